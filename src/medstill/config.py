@@ -1,0 +1,280 @@
+"""The study: one validated, frozen description of everything that decides a result.
+
+Sizes and spacings are in array order: `(z, y, x)` in 3-D, `(y, x)` in 2-D. Lengths are in mm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+IGNORE = 255
+"""The label value of voxels that take part in no label term and in no metric."""
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Record(BaseModel):
+    """A frozen record that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class IntensityConfig(Record):
+    """How raw intensities become network input."""
+
+    kind: str = "auto"
+    """`auto` (from the modality) or a name of `medstill.volumes.intensity.INTENSITIES`."""
+    low: float | None = None
+    """Lower end of the CT window in HU, or lower percentile (0 to 100) of an MR volume."""
+    high: float | None = None
+    """Upper end of the CT window in HU, or upper percentile of an MR volume."""
+
+
+class DataConfig(Record):
+    """What is read and how it is prepared."""
+
+    spatial_dims: Literal[2, 3] = 2
+    """2: axial slices, resampled in-plane only. 3: volumes."""
+    labels: dict[str, tuple[str, ...]] | None = None
+    """Class name -> names of the data set's labels merged into it; None keeps all of them."""
+    modality: Literal["auto", "ct", "mr", "colour", "gray"] = "auto"
+    intensity: IntensityConfig = IntensityConfig()
+    spacing_mm: tuple[PositiveFloat, ...] | None = None
+    """Target spacing; None takes the median of the data."""
+    patch_size: tuple[PositiveInt, ...] = (128, 128)
+    """Pixels or voxels of a training sample; slices are cropped or padded to it, never resized."""
+    crop_to_body: bool = False
+
+    @model_validator(mode="after")
+    def _one_entry_per_axis(self) -> Self:
+        for name in ("patch_size", "spacing_mm"):
+            value = getattr(self, name)
+            if value is not None and len(value) != self.spatial_dims:
+                raise ValueError(
+                    f"data.{name} has {len(value)} entries, but data.spatial_dims is "
+                    f"{self.spatial_dims}: give one entry per axis, last axis first"
+                )
+        return self
+
+
+class SplitConfig(Record):
+    """How patients are divided into training, validation and test patients."""
+
+    kind: Literal["fractions", "folds", "nnunet"] = "fractions"
+    """`nnunet` reads `splits_final.json` of the data set: its `val` cases are tested."""
+    train: int | Fraction = 0.6
+    """A whole number is a count of patients, another number a share of them."""
+    validation: int | Fraction = 0.15
+    test: int | Fraction = 0.25
+    """With `folds` and `nnunet` the fold is the test part and `train` and `test` are not used."""
+    folds: int = Field(default=5, ge=2)
+    fold: int = Field(default=0, ge=0)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> Self:
+        if self.kind == "folds" and self.fold >= self.folds:
+            raise ValueError(f"split.fold is {self.fold}, but there are only {self.folds} folds")
+        return self
+
+
+class NetworkConfig(Record):
+    """A network by name."""
+
+    name: str
+    """A name listed by `medstill networks`, or one of `monai.networks.nets`."""
+    width: PositiveFloat = 1.0
+    """Factor on every channel width."""
+    options: dict[str, Any] = {}
+    """Further arguments of a MONAI network."""
+
+
+class AugmentationConfig(Record):
+    """Random changes of a training sample; each probability is per sample, 0 switches it off."""
+
+    rotation_degrees: NonNegativeFloat = 15.0
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.85, 1.2)
+    shear: NonNegativeFloat = 0.1
+    affine_probability: Fraction = 0.8
+    elastic_mm: NonNegativeFloat = 0.0
+    """Standard deviation of the elastic displacement; 0 switches it off."""
+    gamma: tuple[PositiveFloat, PositiveFloat] = (0.8, 1.25)
+    gamma_probability: Fraction = 0.3
+    noise: NonNegativeFloat = 0.05
+    """Largest standard deviation of Gaussian noise, in units of the prepared image."""
+    noise_probability: Fraction = 0.2
+    blur_mm: NonNegativeFloat = 1.5
+    """Largest standard deviation of a Gaussian blur."""
+    blur_probability: Fraction = 0.2
+    mirror: tuple[Literal["z", "y", "x"], ...] = ()
+    """Axes that are mirrored with probability one half; none by default: organs have sides."""
+
+
+class TrainingConfig(Record):
+    """One recipe of optimisation."""
+
+    steps: PositiveInt = 4000
+    batch_size: PositiveInt = 16
+    learning_rate: PositiveFloat = 2e-3
+    weight_decay: NonNegativeFloat = 1e-4
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    warmup_steps: int = Field(default=100, ge=0)
+    validate_every: PositiveInt = 500
+    """Steps between two validations; checkpoints are written at these boundaries."""
+    gradient_clip: NonNegativeFloat = 1.0
+    foreground_share: Fraction = 0.5
+    """Share of the samples that are centred on a foreground class, classes in turn."""
+    dice_over: Literal["auto", "batch", "sample"] = "auto"
+    """`auto`: batch in 2-D, sample in 3-D."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+
+class ReconstructionConfig(Record):
+    """The teacher's second task."""
+
+    weight: NonNegativeFloat = 0.2
+    """Weight of the mean squared error; 0 makes a single-task teacher."""
+    mask_ratio: Fraction = 0.0
+    """Share of blocks set to zero in the input that the clean image is reconstructed from."""
+    mask_block: PositiveInt = 8
+    """Edge of a masked block in pixels or voxels."""
+
+
+class TeacherConfig(Record):
+    """The large network."""
+
+    network: NetworkConfig = NetworkConfig(name="unet-t1")
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+class FeatureTermConfig(Record):
+    """One feature loss at one scale."""
+
+    loss: str = "supcon"
+    """A name of `medstill.losses.FEATURE_LOSSES`."""
+    weight: NonNegativeFloat = 0.1
+    student_layer: str | None = None
+    """Name of the tapped layer; None takes the network's preset tap of that scale."""
+    teacher_layer: str | None = None
+    temperature: PositiveFloat = 0.1
+    embedding_dim: int = Field(default=128, ge=2, le=128)
+    places: int = Field(default=1024, ge=2, le=1024)
+    """Sampled places of a batch."""
+    queue_per_class: int = Field(default=256, ge=0)
+    """Teacher embeddings of earlier batches kept for each class (`supcon`)."""
+    hard_share: Fraction = 0.5
+    """Share of the anchors taken where the student is wrong (`supcon`)."""
+    purity: Fraction = 0.75
+    """Least share of one class inside a place for the place to be sampled (`supcon`)."""
+    confidence: Fraction = 0.9
+    """Least teacher probability that stands in for a label on unlabelled images (`supcon`)."""
+
+
+class MapTermConfig(Record):
+    """One loss on the output maps."""
+
+    loss: str = "kl"
+    """A name of `medstill.losses.MAP_LOSSES`."""
+    weight: NonNegativeFloat = 0.2
+    temperature: PositiveFloat = 4.0
+    boundary_weight: NonNegativeFloat = 0.0
+    """Extra weight of the places near a class boundary; 0 weighs all places alike."""
+    boundary_width: PositiveInt = 2
+    """Half width of that band in pixels or voxels."""
+
+
+class DistillationConfig(Record):
+    """`L = w_seg L_seg + sum of feature terms + sum of map terms`."""
+
+    segmentation_weight: NonNegativeFloat = 0.4
+    features: dict[str, FeatureTermConfig] = {
+        "E": FeatureTermConfig(weight=0.1),
+        "B": FeatureTermConfig(weight=0.2),
+        "D": FeatureTermConfig(weight=0.1),
+    }
+    """Scale -> term. The preset scales are E, B and D; any other key needs both layers named."""
+    maps: tuple[MapTermConfig, ...] = (MapTermConfig(),)
+    unlabelled: bool = False
+    """Add the teacher's other training images, without labels, to the distillation terms."""
+
+
+class EvaluationConfig(Record):
+    """How predictions are scored."""
+
+    nsd_tolerance_mm: PositiveFloat = 2.0
+    resamples: PositiveInt = 9999
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    seed: int = 0
+
+
+class EngineConfig(Record):
+    """Where and how it is computed; nothing here is meant to decide a result."""
+
+    accelerator: str = "cpu"
+    devices: int | str | tuple[int, ...] = 1
+    strategy: str = "auto"
+    nodes: PositiveInt = 1
+    precision: str = "32-true"
+    workers: PositiveInt | None = None
+    """Processes that prepare and train side by side; None takes one per core."""
+    threads: PositiveInt | None = None
+    """Threads of each training process; None shares the cores among the processes."""
+    loader_workers: int = Field(default=0, ge=0)
+    """Processes that load data for each training; 0 loads in the training process."""
+
+
+class Study(Record):
+    """Everything that decides a result."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    description: str = ""
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """One student of each arm is trained per seed."""
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    students: tuple[NetworkConfig, ...] = Field(
+        default=(NetworkConfig(name="compact"),), min_length=1
+    )
+    label_fraction: float = Field(default=0.5, gt=0.0, le=1.0)
+    """Share of the teacher's training patients whose labels the students see, rounded up."""
+    training: TrainingConfig = TrainingConfig()
+    """The recipe of control and distilled students alike."""
+    distillation: DistillationConfig = DistillationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds has a number twice: {list(self.seeds)}")
+        names = [student.name for student in self.students]
+        if len(set(names)) != len(names):
+            raise ValueError(f"students has a network twice: {names}")
+        return self
+
+
+def content_hash(content: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of a record or of plain JSON data."""
+    if isinstance(content, BaseModel):
+        content = content.model_dump(mode="json")
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def study_hash(study: Study) -> str:
+    """Hash of all in a study that decides its result: the engine and the description do not."""
+    return content_hash(study.model_dump(mode="json", exclude={"engine", "description"}))

@@ -1,0 +1,229 @@
+"""Run folders: atomic writes, stages that are recognised when finished, the manifest, the log."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from medstill.config import Study, content_hash, study_hash
+from medstill.errors import RunError, StorageError
+
+STAGE_FILE = "stage.json"
+MANIFEST_FILE = "manifest.json"
+
+VERSIONED = ("medstill", "numpy", "SimpleITK", "torch", "pytorch-lightning", "monai", "onnxruntime")
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into a `StorageError` that names the place.
+
+    Raises:
+        StorageError: No space, no quota or no permission left at `path`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                f"No space left while writing '{path}'. Free some space on that disk or choose "
+                "another output folder; finished parts are kept and skipped on a repeat."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise StorageError(
+                f"Cannot write '{path}': {error.strerror}. Choose a folder that you may write to."
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside `path` that replaces it when the block ends well.
+
+    The temporary name keeps the suffixes, since writers choose the format by them.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent))
+        try:
+            draft = scratch / path.name
+            yield draft
+            draft.replace(path)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path` that takes its place when the block ends well."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent))
+        try:
+            draft = scratch / path.name
+            draft.mkdir()
+            yield draft
+            if path.exists():
+                path.replace(scratch / "replaced")
+            draft.replace(path)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain data as JSON, all or nothing."""
+    with atomic(path) as draft:
+        draft.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(
+            f"'{path}' cannot be read ({error.strerror}). Is this the folder of a medstill run, "
+            "and has the stage that writes it finished?"
+        ) from error
+    except ValueError as error:
+        raise RunError(
+            f"'{path}' is damaged ({error}). Delete its folder and repeat the command."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run with a folder of its own, recognised by the hash of all that decides it."""
+
+    folder: Path
+    key: Mapping[str, Any]
+
+    def finished(self) -> bool:
+        """Whether the stage was finished with the same key.
+
+        Raises:
+            RunError: The folder holds the same stage of another study.
+        """
+        path = self.folder / STAGE_FILE
+        if not path.exists():
+            return False
+        found = read_json(path)
+        if found.get("hash") == content_hash(dict(self.key)):
+            return bool(found.get("finished"))
+        raise RunError(
+            f"'{self.folder}' belongs to another study: {_difference(found.get('key'), self.key)}. "
+            "Choose another output folder, or delete this one to compute it anew."
+        )
+
+    def begin(self) -> None:
+        """Claim the folder for this key before any work is done in it."""
+        if not self.finished():
+            self._write(finished=False, result={})
+
+    def finish(self, result: Mapping[str, Any] | None = None) -> None:
+        """Mark the stage as finished and keep its small result."""
+        self._write(finished=True, result=result or {})
+
+    def result(self) -> dict[str, Any]:
+        """The small result kept by `finish`."""
+        return dict(read_json(self.folder / STAGE_FILE)["result"])
+
+    def _write(self, *, finished: bool, result: Mapping[str, Any]) -> None:
+        key = json.loads(json.dumps(dict(self.key), default=str))
+        content = {"hash": content_hash(dict(self.key)), "key": key}
+        write_json(
+            self.folder / STAGE_FILE, {**content, "finished": finished, "result": dict(result)}
+        )
+
+
+def _difference(found: Any, asked: Mapping[str, Any]) -> str:
+    old = dict(_leaves(found or {}))
+    new = dict(_leaves(json.loads(json.dumps(dict(asked), default=str))))
+    parts = [
+        f"{key} is {old.get(key)!r} there and {new.get(key)!r} now"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    more = f" (and {len(parts) - 3} more)" if len(parts) > 3 else ""
+    return "; ".join(parts[:3]) + more
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide results."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONED:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def open_run(folder: Path, study: Study, data_hash: str) -> None:
+    """Claim `folder` for a study on some data, or find that it is already theirs.
+
+    Raises:
+        RunError: The folder belongs to another study or other data.
+    """
+    stage = Stage(folder, {"study": _deciding(study), "data": data_hash})
+    if stage.finished():
+        return
+    if folder.exists() and any(folder.iterdir()) and not (folder / STAGE_FILE).exists():
+        raise RunError(
+            f"'{folder}' is not empty and holds no medstill run. Choose a new output folder."
+        )
+    write_json(
+        folder / MANIFEST_FILE,
+        {
+            "study": study.model_dump(mode="json"),
+            "study_hash": study_hash(study),
+            "data_hash": data_hash,
+            "versions": versions(),
+        },
+    )
+    stage.finish()
+
+
+def read_study(folder: Path) -> Study:
+    """The study of a run folder.
+
+    Raises:
+        RunError: The folder holds no run.
+    """
+    return Study.model_validate(read_json(folder / MANIFEST_FILE)["study"])
+
+
+def _deciding(study: Study) -> dict[str, Any]:
+    return study.model_dump(mode="json", exclude={"engine", "description"})
+
+
+def log_to(path: Path) -> logging.Handler:
+    """Send the package's log to a file as well; close the handler when done."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("medstill")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    return handler

@@ -1,0 +1,117 @@
+"""Study files: YAML in, a validated study out, every mistake named at once."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from medstill.config import Study
+from medstill.errors import ConfigError, unknown_name
+
+
+def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
+    """Read a study file and apply `a.b=c` overrides.
+
+    Args:
+        path: A YAML file.
+        overrides: Texts such as `training.steps=200`; the value is read as YAML.
+
+    Raises:
+        ConfigError: The file is missing or no YAML, or keys or values are wrong; all are named.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the study file '{path}': {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The study file '{path}' is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"The study file '{path}' must hold keys and values, but holds "
+            f"{type(content).__name__}. Start from one of the files in studies/."
+        )
+    for text in overrides:
+        _override(content, text)
+    return parse_study(content, source=str(path))
+
+
+def parse_study(content: Mapping[str, Any], *, source: str = "the study") -> Study:
+    """Validate plain data as a study.
+
+    Raises:
+        ConfigError: Lists every wrong key and value at once.
+    """
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        lines = [f"  {_explain(problem)}" for problem in error.errors()]
+        noun = "problem" if len(lines) == 1 else "problems"
+        raise ConfigError(f"{len(lines)} {noun} in {source}:\n" + "\n".join(lines)) from error
+
+
+def _override(content: dict[str, Any], text: str) -> None:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise ConfigError(f"--set expects KEY=VALUE such as training.steps=200, but got '{text}'.")
+    *parents, last = key.split(".")
+    node: Any = content
+    for part in parents:
+        node = _child(node, part, text)
+    if isinstance(node, list):
+        node[_position(node, last, text)] = yaml.safe_load(value)
+    elif isinstance(node, dict):
+        node[last] = yaml.safe_load(value)
+    else:
+        raise ConfigError(f"--set {text}: there is nothing to set below a single value.")
+
+
+def _child(node: Any, part: str, text: str) -> Any:
+    if isinstance(node, list):
+        return node[_position(node, part, text)]
+    if not isinstance(node, dict):
+        raise ConfigError(f"--set {text}: '{part}' lies below a single value.")
+    if node.get(part) is None:
+        node[part] = {}
+    return node[part]
+
+
+def _position(node: list[Any], part: str, text: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ConfigError(
+            f"--set {text}: '{part}' must be a position from 0 to {len(node) - 1} of that list."
+        )
+    return int(part)
+
+
+def _explain(problem: Any) -> str:
+    location = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        parent = list(problem["loc"][:-1])
+        known = list(_keys_at(Study, parent))
+        return f"{location}: {unknown_name('key', str(problem['loc'][-1]), known)}"
+    got = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{location}: {message}{got}" if location else message
+
+
+def _keys_at(model: type[BaseModel], parents: Sequence[Any]) -> Iterator[str]:
+    for part in parents:
+        field = model.model_fields.get(str(part))
+        found = list(_models(field.annotation)) if field else []
+        model = found[0] if found else model
+    yield from model.model_fields
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif typing.get_origin(annotation) in (tuple, dict, typing.Union, types.UnionType):
+        for argument in typing.get_args(annotation):
+            yield from _models(argument)
