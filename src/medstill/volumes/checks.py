@@ -1,0 +1,239 @@
+"""What image readers let pass in silence: files cut short, and spacings that they repair.
+
+ITK fills the rest of a truncated NIfTI, compressed or not, with what it has, paints the rest of a
+truncated JPEG gray, sets a spacing of zero in a NIfTI to 1 and drops the sign of a negative one.
+So the headers are read here as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from medstill.errors import GeometryError, UnreadableFileError
+
+_HEADER_BYTES = 544
+_CHUNK_BYTES = 1 << 22
+_TEXT_HEADER_BYTES = 1 << 16
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep ITK's warnings off the console; errors are raised as ever."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def check_file(path: Path) -> None:
+    """Check what the reader of this file's format would let pass.
+
+    Raises:
+        UnreadableFileError: The file is cut short or damaged.
+        GeometryError: Its header states a spacing that is not a positive number.
+    """
+    if path.stat().st_size == 0:
+        raise truncated(path, "image data", "an empty file")
+    for ending, check in _CHECKS.items():
+        if path.name.lower().endswith(ending):
+            check(path)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file begins as a DICOM file does."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def truncated(path: Path, expected: str, found: str) -> UnreadableFileError:
+    """The error for a file that ends too early."""
+    return UnreadableFileError(
+        f"'{path}' is truncated or damaged: expected {expected}, found {found}. "
+        "Copy or download the file again."
+    )
+
+
+def check_spacing(path: Path, spacing_mm: Sequence[float]) -> None:
+    """Demand that every spacing is a positive number.
+
+    Raises:
+        GeometryError: One of them is zero, negative, NaN or infinite.
+    """
+    if all(math.isfinite(value) and value > 0 for value in spacing_mm):
+        return
+    found = " x ".join(f"{value:g}" for value in spacing_mm)
+    raise GeometryError(
+        f"'{path}' has a spacing of {found} mm (x, y, z): expected positive numbers. "
+        "Write the true voxel size into the file's header."
+    )
+
+
+@dataclass(frozen=True)
+class _NiftiHeader:
+    """The fields of a NIfTI header that say how long the file is and how large a voxel."""
+
+    dim: tuple[int, ...]
+    """Rank, then the size of each axis."""
+    pixdim: tuple[float, ...]
+    """One unused number, then the spacing of each axis."""
+    bits: int
+    offset: int
+
+    @property
+    def file_bytes(self) -> int:
+        """Length of the uncompressed file."""
+        voxels = math.prod(self.dim[1 : 1 + self.dim[0]])
+        return self.offset + (voxels * self.bits + 7) // 8
+
+
+def _nifti_header(path: Path, head: bytes) -> _NiftiHeader:
+    for order in "<>":
+        for size, dim, bits, pixdim, offset in (
+            (348, "8h:40", "h:72", "8f:76", "f:108"),
+            (540, "8q:16", "h:14", "8d:104", "q:168"),
+        ):
+            if len(head) >= size and struct.unpack_from(f"{order}i", head)[0] == size:
+                read = _Fields(order, head)
+                return _NiftiHeader(
+                    dim=tuple(int(value) for value in read(dim)),
+                    pixdim=tuple(float(value) for value in read(pixdim)),
+                    bits=int(read(bits)[0]),
+                    offset=int(read(offset)[0]),
+                )
+    raise UnreadableFileError(
+        f"'{path}' is not a NIfTI file: expected a header of 348 or 540 bytes, found "
+        f"{len(head)} bytes that do not begin with that number. Copy or download the file again."
+    )
+
+
+@dataclass(frozen=True)
+class _Fields:
+    order: str
+    head: bytes
+
+    def __call__(self, field: str) -> tuple[float, ...]:
+        kind, place = field.split(":")
+        return struct.unpack_from(self.order + kind, self.head, int(place))
+
+
+def _check_nifti(path: Path) -> None:
+    compressed = path.name.lower().endswith(".gz")
+    head, length = _unpacked(path) if compressed else _plain(path)
+    header = _nifti_header(path, head)
+    if header.offset and length < header.file_bytes:
+        raise truncated(path, f"{header.file_bytes:,} bytes", f"{length:,}")
+    rank = min(header.dim[0], 3)
+    spacing = [
+        value if size > 1 else 1.0
+        for value, size in zip(header.pixdim[1 : 1 + rank], header.dim[1:], strict=False)
+    ]
+    check_spacing(path, spacing)
+
+
+def _plain(path: Path) -> tuple[bytes, int]:
+    with path.open("rb") as file:
+        return file.read(_HEADER_BYTES), path.stat().st_size
+
+
+def _unpacked(path: Path) -> tuple[bytes, int]:
+    """The beginning and the length of a compressed file, its checksum verified."""
+    try:
+        with gzip.open(path, "rb") as file:
+            head = file.read(_HEADER_BYTES)
+            length = len(head)
+            while chunk := file.read(_CHUNK_BYTES):
+                length += len(chunk)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise truncated(path, "a whole gzip file", str(error)) from error
+    return head, length
+
+
+def _check_jpeg(path: Path) -> None:
+    content = path.read_bytes()
+    scan, end = content.rfind(b"\xff\xda"), content.rfind(b"\xff\xd9")
+    if end < max(scan, 0):
+        raise truncated(path, "an end-of-image marker", f"none in {len(content):,} bytes")
+
+
+def text_field(path: Path, names: Sequence[str]) -> str | None:
+    """The value of the first of these fields in the text header of a MetaImage or NRRD file."""
+    with path.open("rb") as file:
+        head = file.read(_TEXT_HEADER_BYTES).decode("latin-1")
+    wanted = {name.lower() for name in names}
+    for line in head.splitlines():
+        key, separator, value = line.replace("=", ":", 1).partition(":")
+        if separator and key.strip().lower() in wanted:
+            return value.strip()
+        if not line.strip():
+            break
+    return None
+
+
+def _check_meta(path: Path) -> None:
+    _check_text_spacing(path)
+    size, data = text_field(path, ("DimSize",)), text_field(path, ("ElementDataFile",))
+    if size is None or data is None:
+        raise truncated(path, "a MetaImage header with DimSize and ElementDataFile", "none")
+    source = path if data.upper() == "LOCAL" else path.parent / data
+    packed = text_field(path, ("CompressedDataSize",))
+    kind = _META_BYTES.get((text_field(path, ("ElementType",)) or "").upper())
+    if kind is None or not source.is_file() or not _is_number(packed or "0"):
+        return
+    channels = int(text_field(path, ("ElementNumberOfChannels",)) or 1)
+    expected = int(packed or 0) or math.prod(map(int, size.split())) * kind * channels
+    found = source.stat().st_size
+    if source == path:
+        found -= path.read_bytes().index(b"LOCAL") + len(b"LOCAL\n")
+    if found < expected:
+        raise truncated(source, f"{expected:,} bytes of voxels", f"{found:,}")
+
+
+def _is_number(text: str) -> bool:
+    return text.strip().isdigit()
+
+
+def _check_text_spacing(path: Path) -> None:
+    value = text_field(path, ("ElementSpacing", "ElementSize", "spacings"))
+    if value is None:
+        return
+    with contextlib.suppress(ValueError):
+        numbers = [float(word) for word in value.split()]
+        is_nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
+        # NRRD writes NaN for axes that have no spacing, such as colour.
+        check_spacing(path, [n for n in numbers if not (is_nrrd and math.isnan(n))])
+
+
+_META_BYTES = {
+    "MET_CHAR": 1,
+    "MET_UCHAR": 1,
+    "MET_SHORT": 2,
+    "MET_USHORT": 2,
+    "MET_INT": 4,
+    "MET_UINT": 4,
+    "MET_LONG_LONG": 8,
+    "MET_ULONG_LONG": 8,
+    "MET_FLOAT": 4,
+    "MET_DOUBLE": 8,
+}
+
+_CHECKS: dict[str, Callable[[Path], None]] = {
+    ".nii": _check_nifti,
+    ".nii.gz": _check_nifti,
+    ".jpg": _check_jpeg,
+    ".jpeg": _check_jpeg,
+    ".mha": _check_meta,
+    ".mhd": _check_meta,
+    ".nrrd": _check_text_spacing,
+    ".nhdr": _check_text_spacing,
+}
