@@ -151,3 +151,5 @@ class Split(Record):
     patients: dict[str, str]
     """Case id -> patient."""
     data_hash: str
+    unlabelled: tuple[str, ...] = ()
+    """Cases without labels, of no validation or test patient: usable for distillation."""
