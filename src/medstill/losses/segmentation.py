@@ -1,0 +1,149 @@
+"""Losses against the labels: soft Dice over the foreground classes and cross-entropy.
+
+Shape legend: B batch, C classes (background included), N places, `...` space (H W or D H W).
+"""
+
+from __future__ import annotations
+
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medstill.config import IGNORE
+from medstill.errors import LabelError, ShapeError, unknown_name
+from medstill.losses.numerics import as_class_logits, in_full_precision
+
+DICE = "segmentation/dice"
+CROSS_ENTROPY = "segmentation/cross_entropy"
+DICE_OVER = ("batch", "sample")
+"""The sums that the Dice loss divides: over the whole batch, or over each sample."""
+
+
+@in_full_precision
+def soft_dice(
+    logits_BC: Tensor, labels_B: Tensor, *, over: str = "batch", smooth: float = 1.0
+) -> Tensor:
+    """One minus the soft Dice coefficient, mean over the foreground classes.
+
+    Per class `1 - (2 sum p t + smooth) / (sum p + sum t + smooth)`, p the probability and t the
+    truth. A class that is absent from the truth keeps its place in the mean: its value is
+    `1 - smooth / (sum p + smooth)`, so false positives are punished and nothing else is.
+
+    Args:
+        logits_BC: Logits `(B, C, ...)`; one channel z counts as (0, z).
+        labels_B: Class of each place `(B, ...)`; places of value 255 are left out of every sum.
+        over: `batch` sums over all samples before the division, `sample` divides per sample and
+            takes the mean over the samples that have any label.
+        smooth: Added to numerator and denominator.
+
+    Returns:
+        Scalar in [0, 1]; 0 with gradient 0 when every place is ignored.
+
+    Raises:
+        ShapeError: The labels do not lie on the grid of the logits.
+        LabelError: A label names no class.
+        UnknownNameError: `over` is neither `batch` nor `sample`.
+
+    References:
+        Milletari et al., V-Net, arXiv:1606.04797; here with plain instead of squared sums below.
+    """
+    if over not in DICE_OVER:
+        raise unknown_name("way to sum the Dice loss", over, DICE_OVER)
+    logits_BC = as_class_logits(logits_BC)
+    _require_labels(logits_BC, labels_B)
+    labels_B1N = labels_B.flatten(1).unsqueeze(1)
+    foreground_C = torch.arange(1, logits_BC.shape[1], device=labels_B.device).view(1, -1, 1)
+    truth_BCN = labels_B1N == foreground_C
+    known_B1N = labels_B1N != IGNORE
+    probability_BCN = logits_BC.softmax(dim=1)[:, 1:].flatten(2) * known_B1N
+    both_BC = (probability_BCN * truth_BCN).sum(dim=2)
+    either_BC = probability_BCN.sum(dim=2) + truth_BCN.sum(dim=2)
+    if over == "batch":
+        return _one_minus_dice(both_BC.sum(dim=0), either_BC.sum(dim=0), smooth).mean()
+    loss_B = _one_minus_dice(both_BC, either_BC, smooth).mean(dim=1)
+    labelled_B = known_B1N.any(dim=2).squeeze(1)
+    return (loss_B * labelled_B).sum() / labelled_B.sum().clamp_min(1)
+
+
+@in_full_precision
+def cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Mean cross-entropy of the places that have a label.
+
+    Args:
+        logits_BC: Logits `(B, C, ...)`; one channel z counts as (0, z).
+        labels_B: Class of each place `(B, ...)`; 255 is left out.
+
+    Returns:
+        Scalar in nats, >= 0; log C for a uniform guess; 0 with gradient 0 when every place is
+        ignored.
+
+    Raises:
+        ShapeError: The labels do not lie on the grid of the logits.
+        LabelError: A label names no class.
+    """
+    logits_BC = as_class_logits(logits_BC)
+    _require_labels(logits_BC, labels_B)
+    total = F.cross_entropy(logits_BC, labels_B.long(), ignore_index=IGNORE, reduction="sum")
+    return total / (labels_B != IGNORE).sum().clamp_min(1)
+
+
+class SegmentationLoss(nn.Module):
+    """Both terms against the labels, by name; `L_seg` is their sum.
+
+    Args:
+        classes: Number of classes C, background included.
+        dice_over: `batch` or `sample`; see `soft_dice`.
+
+    Raises:
+        UnknownNameError: `dice_over` is neither of the two.
+    """
+
+    def __init__(self, *, classes: int, dice_over: str = "batch") -> None:
+        super().__init__()
+        if dice_over not in DICE_OVER:
+            raise unknown_name("way to sum the Dice loss", dice_over, DICE_OVER)
+        self.classes = classes
+        self.dice_over = dice_over
+
+    def forward(self, logits_BC: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+        """The terms `segmentation/dice` and `segmentation/cross_entropy`, unweighted.
+
+        Args:
+            logits_BC: Logits `(B, C, ...)`, or one channel for two classes.
+            labels_B: Class of each place `(B, ...)`, 255 where ignored.
+
+        Raises:
+            ShapeError: Logits for another number of classes, or labels on another grid.
+            LabelError: A label names no class.
+        """
+        logits_BC = as_class_logits(logits_BC)
+        if logits_BC.shape[1] != self.classes:
+            raise ShapeError(
+                f"Expected logits for {self.classes} classes, but their shape is "
+                f"{tuple(logits_BC.shape)}. Build the network for the classes of the data."
+            )
+        return {
+            DICE: soft_dice(logits_BC, labels_B, over=self.dice_over),
+            CROSS_ENTROPY: cross_entropy(logits_BC, labels_B),
+        }
+
+
+def _one_minus_dice(both: Tensor, either: Tensor, smooth: float) -> Tensor:
+    return 1 - (2 * both + smooth) / (either + smooth)
+
+
+def _require_labels(logits_BC: Tensor, labels_B: Tensor) -> None:
+    expected = (logits_BC.shape[0], *logits_BC.shape[2:])
+    if tuple(labels_B.shape) != expected:
+        raise ShapeError(
+            f"Logits of shape {tuple(logits_BC.shape)} need labels of shape {expected}, but the "
+            f"labels' shape is {tuple(labels_B.shape)}. Leave out the channel axis of the labels."
+        )
+    classes = logits_BC.shape[1]
+    strange = (labels_B >= classes) & (labels_B != IGNORE) | (labels_B < 0)
+    if bool(strange.any()):
+        raise LabelError(
+            f"Labels must be 0 to {classes - 1}, or {IGNORE} for ignored places, but there is a "
+            f"{int(labels_B[strange][0])}. Prepare the data with the classes of this network."
+        )
