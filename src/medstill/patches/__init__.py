@@ -1,1 +1,4 @@
-"""Patches."""
+"""From prepared cases to network input and back: sampling, augmentation, grids, stitching.
+
+Nothing is imported here: `grid` and `sampling` need NumPy alone, `augment` needs torch.
+"""
