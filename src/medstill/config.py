@@ -82,6 +82,8 @@ class SplitConfig(Record):
     folds: int = Field(default=5, ge=2)
     fold: int = Field(default=0, ge=0)
     seed: int = 0
+    group_by: Literal["patient", "site"] = "patient"
+    """`site` keeps all patients of one site in one part; it needs a site for every patient."""
 
     @model_validator(mode="after")
     def _fold_exists(self) -> Self:
@@ -275,6 +277,10 @@ def content_hash(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+NOT_DECIDING = {"engine", "description"}
+"""Keys of a study that do not decide its result."""
+
+
 def study_hash(study: Study) -> str:
-    """Hash of all in a study that decides its result: the engine and the description do not."""
-    return content_hash(study.model_dump(mode="json", exclude={"engine", "description"}))
+    """Hash of all in a study that decides its result."""
+    return content_hash(study.model_dump(mode="json", exclude=NOT_DECIDING))
