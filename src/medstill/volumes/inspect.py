@@ -1,0 +1,307 @@
+"""What a data set holds and what is wrong with it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import SimpleITK as sitk
+
+from medstill.errors import DataError
+from medstill.volumes.formats import is_flat
+from medstill.volumes.geometry import array_CZYX, geometry_of, shape_zyx, spacing_zyx_mm
+from medstill.volumes.io import read_channels, read_pair
+from medstill.volumes.layouts import examine
+from medstill.volumes.records import Case, Dataset
+
+FEWEST_PATIENTS = 3
+"""One each to train, to validate and to test."""
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One case. Sizes and spacings are along the axes of the file."""
+
+    id: str
+    patient: str
+    site: str | None
+    labelled: bool
+    problems: tuple[str, ...] = ()
+    size_zyx: tuple[int, int, int] | None = None
+    """None where the image cannot be used."""
+    spacing_zyx_mm: tuple[float, float, float] | None = None
+    """None also for a picture, which has no physical spacing."""
+    intensity: tuple[tuple[float, float], ...] = ()
+    """Least and greatest raw intensity of each channel."""
+    voxels: Mapping[int, int] = field(default_factory=dict)
+    """Label value -> voxels, background and undeclared values included."""
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One label over all usable cases."""
+
+    name: str
+    value: int
+    cases: int
+    """Cases in which it occurs."""
+    voxels: int
+    share: float
+    """Of all labelled voxels, background included."""
+    ml: float | None
+    """Mean volume in the cases in which it occurs; None for pictures and absent labels."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Least, median and greatest of a number over the cases."""
+
+    least: float
+    median: float
+    greatest: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A data set and everything that is wrong with it."""
+
+    root: Path
+    layout: str
+    modalities: tuple[str, ...]
+    patients: int
+    cases: tuple[CaseRow, ...]
+    labels: tuple[LabelRow, ...]
+    size_zyx: tuple[Spread, ...]
+    """One entry per axis; empty where no case can be used."""
+    spacing_zyx_mm: tuple[Spread, ...]
+    """One entry per axis; empty for pictures."""
+    intensity: tuple[tuple[float, float], ...]
+    """Least and greatest raw intensity of each channel over the cases."""
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What was guessed, and what may be as it should."""
+
+    @property
+    def usable(self) -> tuple[CaseRow, ...]:
+        """The cases without a problem."""
+        return tuple(row for row in self.cases if not row.problems)
+
+
+def inspect(
+    root: Path,
+    *,
+    layout: str | None = None,
+    workers: int | None = None,
+    on_case: Callable[[str], None] | None = None,
+) -> Inspection:
+    """Read every case of a data set and list what it holds and every problem found.
+
+    Args:
+        root: A folder, or the CSV file of the CSV layout.
+        layout: A name of `LAYOUTS`; None finds it.
+        workers: Processes that read side by side; None takes one per core, 1 reads in this process.
+        on_case: Called with the case's id when it has been read.
+
+    Returns:
+        Bad cases are in it, with their problems.
+
+    Raises:
+        LayoutError: No known layout, or nothing of it can be used.
+        LabelError: The declared labels cannot be used.
+        UnknownNameError: No layout has that name.
+    """
+    finding = examine(root, layout=layout)
+    dataset = finding.dataset
+    rows = []
+    for row in _rows(dataset, workers or os.cpu_count() or 1):
+        rows.append(row)
+        if on_case is not None:
+            on_case(row.id)
+    rows.sort(key=lambda row: row.id)
+    by_case = [problem for row in rows for problem in row.problems]
+    usable = [row for row in rows if not row.problems]
+    return Inspection(
+        root=dataset.root,
+        layout=dataset.layout,
+        modalities=dataset.modalities,
+        patients=len({case.patient for case in dataset.cases}),
+        cases=tuple(rows),
+        labels=_labels(dataset, usable),
+        size_zyx=_spreads([row.size_zyx for row in usable if row.size_zyx]),
+        spacing_zyx_mm=_spreads([row.spacing_zyx_mm for row in usable if row.spacing_zyx_mm]),
+        intensity=_intensity(usable),
+        problems=(*map(str, finding.problems), *by_case, *_of_all(dataset, usable)),
+        notes=(*finding.notes, *_notes(dataset, usable)),
+    )
+
+
+def _rows(dataset: Dataset, workers: int) -> Iterator[CaseRow]:
+    if workers == 1 or len(dataset.cases) < 2:
+        yield from (_row(case, dataset) for case in dataset.cases)
+        return
+    pool = ProcessPoolExecutor(
+        min(workers, len(dataset.cases)), get_context("spawn"), initializer=_one_thread
+    )
+    described = _without_cases(dataset)
+    with pool:
+        futures = [pool.submit(_row, case, described) for case in dataset.cases]
+        yield from (future.result() for future in as_completed(futures))
+
+
+def _one_thread() -> None:
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
+def _without_cases(dataset: Dataset) -> Dataset:
+    """What a worker needs of the data set; the cases would be sent along with each of them."""
+    return Dataset(
+        root=dataset.root,
+        layout=dataset.layout,
+        modalities=dataset.modalities,
+        labels=dict(dataset.labels),
+        ignore_value=dataset.ignore_value,
+        cases=(),
+    )
+
+
+def _row(case: Case, dataset: Dataset) -> CaseRow:
+    bare = CaseRow(case.id, case.patient, case.site, case.label is not None)
+    problems: list[str] = []
+    try:
+        image, label = read_pair(case)
+    except DataError as error:
+        problems.append(str(error))
+        try:
+            image, label = read_channels(case.images), None
+        except DataError:
+            return CaseRow(bare.id, bare.patient, bare.site, bare.labelled, tuple(problems))
+    problems.extend(_channel_problem(case, image, dataset))
+    voxels = {} if label is None else _count(label)
+    if case.label is not None:
+        problems.extend(_undeclared(voxels, dataset, case.label))
+    geometry = geometry_of(image)
+    flat = any(is_flat(path) for path in case.images)
+    channels = array_CZYX(image)
+    return CaseRow(
+        id=bare.id,
+        patient=bare.patient,
+        site=bare.site,
+        labelled=bare.labelled,
+        problems=tuple(problems),
+        size_zyx=shape_zyx(geometry),
+        spacing_zyx_mm=None if flat else spacing_zyx_mm(geometry),
+        intensity=tuple((float(part.min()), float(part.max())) for part in channels),
+        voxels=voxels,
+    )
+
+
+def _channel_problem(case: Case, image: sitk.Image, dataset: Dataset) -> Iterator[str]:
+    expected = sum(3 if name == "colour" else 1 for name in dataset.modalities)
+    found = image.GetNumberOfComponentsPerPixel()
+    if expected != found:
+        yield (
+            f"'{case.images[0]}' has {found} channels: expected {expected} "
+            f"({', '.join(dataset.modalities)}) as in the rest of the data set. Convert the file, "
+            "or leave the case out."
+        )
+
+
+def _count(label: sitk.Image) -> dict[int, int]:
+    values, counts = np.unique(array_CZYX(label), return_counts=True)
+    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def _undeclared(voxels: Mapping[int, int], dataset: Dataset, path: Path) -> Iterator[str]:
+    declared = {0, *dataset.labels.values()}
+    if dataset.ignore_value is not None:
+        declared.add(dataset.ignore_value)
+    wrong = {value: count for value, count in voxels.items() if value not in declared}
+    if wrong:
+        shown = ", ".join(f"{value} ({count} voxels)" for value, count in list(wrong.items())[:5])
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        yield (
+            f"The label '{path}' holds undeclared values: expected only "
+            f"{', '.join(map(str, sorted(declared)))}, found {shown}{more}. Declare the values in "
+            "the data set's description, or correct the file."
+        )
+
+
+def _labels(dataset: Dataset, rows: Sequence[CaseRow]) -> tuple[LabelRow, ...]:
+    total = sum(sum(row.voxels.values()) for row in rows)
+    found = []
+    for name, value in sorted(dataset.labels.items(), key=lambda item: item[1]):
+        holders = [row for row in rows if row.voxels.get(value)]
+        voxels = sum(row.voxels[value] for row in holders)
+        volumes = [
+            row.voxels[value] * math.prod(row.spacing_zyx_mm) / 1000
+            for row in holders
+            if row.spacing_zyx_mm
+        ]
+        found.append(
+            LabelRow(
+                name=name,
+                value=value,
+                cases=len(holders),
+                voxels=voxels,
+                share=voxels / total if total else 0.0,
+                ml=sum(volumes) / len(volumes) if volumes else None,
+            )
+        )
+    return tuple(found)
+
+
+def _spreads(rows: Sequence[Sequence[float]]) -> tuple[Spread, ...]:
+    return tuple(
+        Spread(min(axis), float(median(axis)), max(axis)) for axis in zip(*rows, strict=True)
+    )
+
+
+def _intensity(rows: Sequence[CaseRow]) -> tuple[tuple[float, float], ...]:
+    channels = zip(*(row.intensity for row in rows), strict=True)
+    return tuple((min(low for low, _ in part), max(high for _, high in part)) for part in channels)
+
+
+def _of_all(dataset: Dataset, usable: Sequence[CaseRow]) -> Iterator[str]:
+    """The problems of the data set as a whole."""
+    labelled = [row for row in usable if row.labelled]
+    if not labelled:
+        yield (
+            f"'{dataset.root}' has no usable case with a label: expected some to train on, found "
+            f"{len(usable)} usable cases without. Add labels, or correct the problems above."
+        )
+    elif not any(value and row.voxels[value] for row in labelled for value in row.voxels):
+        yield (
+            f"No label in '{dataset.root}' marks anything: expected voxels of "
+            f"{', '.join(name for name, value in dataset.labels.items() if value) or 'a class'}, "
+            f"found background alone in {len(labelled)} cases. Check the label files."
+        )
+    patients = len({row.patient for row in labelled})
+    if labelled and patients < FEWEST_PATIENTS:
+        yield (
+            f"'{dataset.root}' has {patients} patient(s) with usable labels: expected at least "
+            f"{FEWEST_PATIENTS}, one each to train, validate and test. Add patients."
+        )
+
+
+def _notes(dataset: Dataset, usable: Sequence[CaseRow]) -> Iterator[str]:
+    empty = [row.id for row in usable if row.labelled and not any(set(row.voxels) - {0})]
+    if empty:
+        yield f"{len(empty)} labels without foreground: {_some(empty)}"
+    found = {value for row in usable for value in row.voxels}
+    absent = [name for name, value in dataset.labels.items() if value and value not in found]
+    if absent:
+        yield f"declared but found in no case: {_some(absent)}"
+    unlabelled = [row.id for row in usable if not row.labelled]
+    if unlabelled:
+        yield f"{len(unlabelled)} cases without label: {_some(unlabelled)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

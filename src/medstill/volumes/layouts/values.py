@@ -1,0 +1,45 @@
+"""Class names for label files whose layout names no classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from medstill.errors import DataError, LabelError
+from medstill.volumes.io import read_label
+
+MOST_VALUES = 255
+
+
+def names_of_values(values: Iterable[int]) -> dict[str, int]:
+    """Names for the values found: `foreground` if there is one, else `label-1`, `label-2`, ..."""
+    foreground = sorted(set(values) - {0})
+    if len(foreground) == 1:
+        return {"background": 0, "foreground": foreground[0]}
+    return {"background": 0, **{f"label-{value}": value for value in foreground}}
+
+
+def values_in(paths: Sequence[Path]) -> dict[Path, frozenset[int] | DataError]:
+    """The values of each label file, or why it cannot be read."""
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return dict(zip(paths, pool.map(_values, paths), strict=True))
+
+
+def _values(path: Path) -> frozenset[int] | DataError:
+    try:
+        label = read_label(path)
+    except DataError as error:
+        return error
+    # The view does not keep the image's memory alive: `label` must outlive it.
+    found = np.unique(sitk.GetArrayViewFromImage(label))
+    if len(found) > MOST_VALUES:
+        return LabelError(
+            f"The label '{path}' holds {len(found)} different values: expected one per class, at "
+            f"most {MOST_VALUES}. Is this an image, or a label saved with lossy compression?"
+        )
+    return frozenset(int(value) for value in found)
