@@ -1,0 +1,192 @@
+"""The inference contract: all that must travel with a network for it to segment a raw image.
+
+It is stored as one JSON text among the metadata of the exported file. It names no person, no date
+and no path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from medstill.config import Fraction, Record
+from medstill.errors import ModelFileError
+from medstill.volumes.records import Preparation
+
+CONTRACT_VERSION: Final = 1
+"""Raised whenever a file of the old version would be read wrongly."""
+
+METADATA_KEY: Final = "medstill.contract"
+
+INTENDED_USE: Final = "Research use only, not a medical device."
+
+MOST_CHARACTERS: Final = 1_000_000
+MOST_CLASSES: Final = 255
+MOST_CHANNELS: Final = 64
+MOST_PATCH_VOXELS: Final = 2**28
+
+
+def _version() -> str:
+    return packages.version("medstill")
+
+
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+
+
+class NetworkSummary(Record):
+    """What the network is."""
+
+    name: str
+    parameters: int = Field(ge=0)
+    macs: int = Field(ge=0)
+    """Multiply-adds for one network input of the size `preparation.patch_zyx`."""
+
+
+class Origin(Record):
+    """Which training the weights come from, as hashes."""
+
+    study: Hash
+    weights: Hash
+
+
+class Scores(Record):
+    """Dice on test patients (range 0 to 1, higher is better), the mean over the foreground."""
+
+    dice: Fraction
+    low: Fraction
+    """Lower end of the bootstrap interval over patients."""
+    high: Fraction
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    patients: int = Field(ge=1)
+    dice_by_class: dict[str, Fraction] = Field(default_factory=dict)
+
+
+class Contract(Record):
+    """Everything between a raw image and its label map, beside the network itself."""
+
+    contract_version: int = CONTRACT_VERSION
+    network: NetworkSummary
+    preparation: Preparation
+    overlap: float = Field(default=0.5, ge=0.0, lt=1.0)
+    """Share of a patch by which neighbouring patches overlap."""
+    training: Origin
+    scores: Scores | None = None
+    intended_use: str = INTENDED_USE
+    medstill_version: str = Field(default_factory=_version)
+
+    @property
+    def output_channels(self) -> int:
+        """Channels of the logits: 1 (sigmoid) for one foreground class, else one a class."""
+        return logit_channels(len(self.preparation.classes))
+
+    def to_metadata(self) -> dict[str, str]:
+        """The contract as metadata of a model file."""
+        return {METADATA_KEY: self.model_dump_json()}
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        wrong = [text for holds, text in _demands(self.preparation) if not holds]
+        if wrong:
+            raise ValueError("preparation: " + "; ".join(wrong))
+        return self
+
+
+def logit_channels(classes: int) -> int:
+    """Channels of a network's output for a number of classes, background included."""
+    return 1 if classes == 2 else classes
+
+
+def read_contract(metadata: Mapping[str, str], path: Path) -> Contract:
+    """The contract among the metadata of a model file.
+
+    Args:
+        metadata: Keys and texts as found in the file.
+        path: The file, for messages.
+
+    Raises:
+        ModelFileError: There is no contract, it is damaged, or it has another version.
+    """
+    text = metadata.get(METADATA_KEY)
+    if text is None:
+        raise ModelFileError(
+            f"'{path}' holds a network, but no medstill contract (metadata key '{METADATA_KEY}'): "
+            "its preparation and labels are unknown. Give a file written by 'medstill export'."
+        )
+    content = _parse(text, path)
+    version = content.get("contract_version")
+    if version != CONTRACT_VERSION or isinstance(version, bool):
+        raise ModelFileError(
+            f"'{path}' has contract version {str(version)[:40]!r}, but this medstill {_version()} "
+            f"reads version {CONTRACT_VERSION}. Export the model again with this medstill, or "
+            "install the medstill that wrote it."
+        )
+    try:
+        return Contract.model_validate_json(text)
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem) for problem in error.errors()[:5])
+        raise _damaged(path, f"{error.error_count()} wrong entries: {problems}") from error
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    if len(text) > MOST_CHARACTERS:
+        raise _damaged(path, f"{len(text)} characters long, at most {MOST_CHARACTERS} are allowed")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"no JSON: {str(error)[:200]}") from error
+    if not isinstance(content, dict):
+        raise _damaged(path, f"keys and values expected, found {type(content).__name__}")
+    return content
+
+
+def _damaged(path: Path, found: str) -> ModelFileError:
+    return ModelFileError(
+        f"The medstill contract inside '{path}' is damaged ({found}). "
+        "Copy the file again, or repeat 'medstill export'."
+    )
+
+
+def _explain(problem: Any) -> str:
+    location = ".".join(str(part) for part in problem["loc"])[:80]
+    return f"{location}: {problem['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+
+
+def _demands(preparation: Preparation) -> list[tuple[bool, str]]:
+    dims, patch, spacing = (
+        preparation.spatial_dims,
+        preparation.patch_zyx,
+        preparation.spacing_zyx_mm,
+    )
+    classes, channels = preparation.classes, preparation.channels
+    seen = preparation.seen
+    return [
+        (dims in (2, 3), f"spatial_dims must be 2 or 3, found {dims}"),
+        (dims != 2 or patch[0] == 1, f"a 2-D patch has one slice, found patch_zyx {patch}"),
+        (
+            min(patch) >= 1 and patch[0] * patch[1] * patch[2] <= MOST_PATCH_VOXELS,
+            f"patch_zyx must be positive and hold at most {MOST_PATCH_VOXELS} voxels, found "
+            f"{patch}",
+        ),
+        (
+            all(step is None or 1e-4 <= step <= 1e4 for step in spacing),
+            f"spacing_zyx_mm must lie between 0.0001 and 10000, found {spacing}",
+        ),
+        (
+            2 <= len(classes) <= MOST_CLASSES and len(set(classes)) == len(classes),
+            f"2 to {MOST_CLASSES} different classes expected, found {len(classes)} with "
+            f"{len(set(classes))} different names",
+        ),
+        (
+            1 <= channels <= MOST_CHANNELS,
+            f"1 to {MOST_CHANNELS} channels expected, found {channels}",
+        ),
+        (
+            seen is None or (len(seen.intensity) == channels and len(seen.spacing_zyx_mm) == 3),
+            "seen must have three spacings and one intensity range a channel",
+        ),
+    ]

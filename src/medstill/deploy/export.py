@@ -1,0 +1,293 @@
+"""From a PyTorch network to one ONNX file, verified on real images before it is written.
+
+Shape legend: B batch, C input channels, K logit channels, `...` space (Y X or Z Y X).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from medstill.deploy.contract import Contract
+from medstill.deploy.runtime import INPUT_NAME, OUTPUT_NAME, OnnxModel, load_model
+from medstill.errors import ModelFileError, ShapeError
+from medstill.networks import run
+from medstill.runs import atomic
+
+OPSET: Final = 18
+LEAST_AGREEMENT: Final = 0.9999
+"""Least share of voxels whose label the file and PyTorch agree on (fp32)."""
+
+_AXES: Final = {2: ("y", "x"), 3: ("z", "y", "x")}
+_NOISY_LOGGERS: Final = ("torch.onnx._internal.exporter._registration",)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written and how well it agrees with PyTorch.
+
+    Attributes:
+        path: The file.
+        size_bytes: Its size.
+        opset: Version of the ONNX operators.
+        label_agreement: Share of the voxels of equal label, 0 to 1.
+        largest_logit_difference: Greatest absolute difference of any logit.
+        voxels: How many voxels were compared.
+        fixed_axes: Spatial axes on which the network takes only the patch size; empty if all of
+            them are free.
+    """
+
+    path: Path
+    size_bytes: int
+    opset: int
+    label_agreement: float
+    largest_logit_difference: float
+    voxels: int
+    fixed_axes: tuple[str, ...]
+
+
+class LogitsOnly(nn.Module):
+    """A network without its reconstruction: image in, logits out."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Wrap a network of any output that `medstill.networks.run` understands."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, image_BC: Tensor) -> Tensor:
+        """Logits `(B, K, ...)` of images `(B, C, ...)`."""
+        logits_BK: Tensor = run(self.network, image_BC).logits
+        return logits_BK
+
+
+def export_onnx(
+    network: nn.Module, contract: Contract, path: Path, *, verify_on: Sequence[NDArray[np.floating]]
+) -> ExportReport:
+    """Write a network and its contract as one ONNX file.
+
+    The network is not changed. Its file is written beside `path` first, loaded again as a user
+    would, and compared with PyTorch on `verify_on`; only a file that agrees gets its name.
+
+    Args:
+        network: A network that `medstill.networks.run` understands, without projectors.
+        contract: All else that prediction needs; stored among the metadata.
+        path: The `.onnx` file to write.
+        verify_on: Prepared validation images `(B, C, Y, X)` or `(B, C, Z, Y, X)`.
+
+    Raises:
+        ModelFileError: The network cannot be exported, does not fit its contract, or the file
+            disagrees with PyTorch; nothing is written.
+        ShapeError: `verify_on` is empty or of other axes or channels than the contract.
+    """
+    _check_images(verify_on, contract)
+    inference = LogitsOnly(copy.deepcopy(network).cpu().eval())
+    with atomic(Path(path)) as draft:
+        fixed_axes = _write(inference, contract, draft, _example(contract))
+        comparison = compare(inference, load_model(draft), verify_on)
+        if not comparison.label_agreement >= LEAST_AGREEMENT:
+            raise ModelFileError(
+                f"'{path}' was not written: the exported network gives another label than PyTorch "
+                f"at {1 - comparison.label_agreement:.4%} of {comparison.voxels} voxels (at most "
+                f"{1 - LEAST_AGREEMENT:.2%} are allowed; greatest logit difference "
+                f"{comparison.largest_logit_difference:.3g}). Try another version of torch or "
+                "onnxruntime, or another network."
+            )
+        size_bytes = draft.stat().st_size
+    return ExportReport(
+        path=Path(path),
+        size_bytes=size_bytes,
+        opset=OPSET,
+        label_agreement=comparison.label_agreement,
+        largest_logit_difference=comparison.largest_logit_difference,
+        voxels=comparison.voxels,
+        fixed_axes=fixed_axes,
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far two networks agree on the same images."""
+
+    label_agreement: float
+    largest_logit_difference: float
+    voxels: int
+
+
+def compare(
+    reference: nn.Module, model: OnnxModel, images: Sequence[NDArray[np.floating]]
+) -> Comparison:
+    """Compare an exported network with PyTorch, image by image.
+
+    A logit that is not a number counts as a disagreement and as an infinite difference.
+
+    Args:
+        reference: Module in evaluation mode, images to logits.
+        model: The exported network.
+        images: Prepared images `(B, C, ...)`.
+    """
+    equal = voxels = 0
+    largest = 0.0
+    for image_BC in images:
+        with torch.inference_mode():
+            # A copy, since memory-mapped arrays are read-only and PyTorch warns about them.
+            expected_BK = reference(torch.tensor(image_BC, dtype=torch.float32)).numpy()
+        found_BK = model(image_BC)
+        if found_BK.shape != expected_BK.shape:
+            raise ModelFileError(
+                f"The exported network gives logits of shape {found_BK.shape}, PyTorch of shape "
+                f"{expected_BK.shape}, for an image of shape {image_BC.shape}. Nothing was written."
+            )
+        finite_B = np.isfinite(found_BK).all(axis=1)
+        same_B = (_labels(found_BK) == _labels(expected_BK)) & finite_B
+        equal += int(same_B.sum())
+        voxels += same_B.size
+        difference = float(np.abs(found_BK - expected_BK).max())
+        largest = max(largest, difference if finite_B.all() else float("inf"))
+    return Comparison(equal / voxels, largest, voxels)
+
+
+def _labels(logits_BK: NDArray[np.floating]) -> NDArray[np.integer]:
+    if logits_BK.shape[1] == 1:
+        return (logits_BK[:, 0] > 0).astype(np.uint8)
+    labels_B: NDArray[np.integer] = logits_BK.argmax(axis=1)
+    return labels_B
+
+
+def _check_images(images: Sequence[NDArray[np.floating]], contract: Contract) -> None:
+    if not images:
+        raise ShapeError(
+            "An export is verified on validation images, but none were given. "
+            "Give at least one prepared image (B, C, ...)."
+        )
+    dims, channels = contract.preparation.spatial_dims, contract.preparation.channels
+    for image_BC in images:
+        if image_BC.ndim != dims + 2 or image_BC.shape[1] != channels or not image_BC.size:
+            raise ShapeError(
+                f"An export is verified on images (B, {channels}, {', '.join(_AXES[dims]).upper()})"
+                f" as its contract says, but got one of shape {image_BC.shape}."
+            )
+
+
+def _example(contract: Contract) -> Tensor:
+    preparation = contract.preparation
+    space = preparation.patch_zyx[-preparation.spatial_dims :]
+    # A batch of one would be taken for a constant by torch.export.
+    return torch.zeros(2, preparation.channels, *space)
+
+
+def _write(
+    inference: nn.Module, contract: Contract, path: Path, example: Tensor
+) -> tuple[str, ...]:
+    try:
+        model = _translate(inference, example)
+    except Exception as error:  # the exporter lets through whatever a network's code raises
+        raise ModelFileError(
+            f"The network '{contract.network.name}' cannot be exported to ONNX: "
+            f"{_reason(error)}. Choose a network that torch.onnx can export, or predict from the "
+            "run folder."
+        ) from error
+    fixed_axes = _name_axes(model.graph, contract)
+    _forget_sources(model)
+    _add_metadata(model, contract.to_metadata())
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return fixed_axes
+
+
+def _translate(inference: nn.Module, example: Tensor) -> onnx.ModelProto:
+    # AUTO leaves an axis fixed where the network cannot do without, instead of failing.
+    free = dict.fromkeys((0, *range(2, example.ndim)), torch.export.Dim.AUTO)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            inference,
+            (example,),
+            dynamo=True,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_shapes=(free,),
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    model: onnx.ModelProto = program.model_proto
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _name_axes(graph: onnx.GraphProto, contract: Contract) -> tuple[str, ...]:
+    """Give free axes their names; return the spatial ones that are fixed."""
+    axes = ("batch", "channels", *_AXES[contract.preparation.spatial_dims])
+    names: dict[str, str] = {}
+    fixed = []
+    for axis, size in zip(axes, graph.input[0].type.tensor_type.shape.dim, strict=True):
+        if size.dim_param:
+            names[size.dim_param] = axis
+        else:
+            fixed.append(axis)
+    if "batch" in fixed:
+        raise ModelFileError(
+            f"The network '{contract.network.name}' cannot be exported: its code fixes the batch "
+            "size. Choose another network, or predict from the run folder."
+        )
+    for value in (*graph.input, *graph.output):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param in names:
+                size.dim_param = names[size.dim_param]
+    # Inner shapes are written in the old names; onnxruntime works them out by itself.
+    del graph.value_info[:]
+    return tuple(axis for axis in fixed if axis != "channels")
+
+
+def _forget_sources(model: onnx.ModelProto) -> None:
+    """Drop the stack traces that the exporter stores: they name folders of this machine."""
+    graph = model.graph
+    parts = (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer)
+    for function in model.functions:
+        parts = (*parts, function, *function.node)
+    for part in parts:
+        part.doc_string = ""
+        del part.metadata_props[:]
+
+
+def _add_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
+    model.producer_name = "medstill"
+    model.producer_version = ""
+    for key, value in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch's exporter says about torchvision and its own old code."""
+    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{type(error).__name__}: {lines[0][:300].rstrip('.')}"

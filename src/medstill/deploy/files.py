@@ -1,0 +1,147 @@
+"""Which files are one case, and what its output is called.
+
+A label file is named after its image, in the same format where that holds labels exactly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from medstill.errors import DataError, LayoutError
+from medstill.volumes.io import IMAGE_SUFFIXES, is_flat, stem_of, suffix_of
+
+_LOSSLESS: Final = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff")
+_CHANNEL: Final = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case: its image, of one file a channel, and its label file."""
+
+    case: str
+    inputs: tuple[Path, ...]
+    output: Path
+
+
+def folder_jobs(files: Iterable[Path], target: Path, channels: int) -> list[Job]:
+    """One job a case among the images of a folder, in the order of the cases' names.
+
+    Args:
+        files: The images.
+        target: The folder of the outputs.
+        channels: Channels of the model; so many files `CASE_0000`, ... are one case.
+    """
+    return [
+        Job(case, inputs, target / _output_name(case, inputs[0]))
+        for case, inputs in _cases(files, channels)
+    ]
+
+
+def single_job(source: Path, target: Path, channels: int) -> Job:
+    """The job of one image file or one DICOM folder.
+
+    Args:
+        source: The image; of a channel file `CASE_0000` the other channels are found beside it.
+        target: The label file, or the folder for it.
+        channels: Channels of the model.
+
+    Raises:
+        LayoutError: The folder is empty.
+        DataError: The format of the output cannot hold labels.
+    """
+    inputs: tuple[Path, ...] = (source,)
+    case = stem_of(source)
+    if not source.is_dir() and channels > 1:
+        case, inputs = _with_siblings(source, channels)
+    if source.is_dir() and not any(source.iterdir()):
+        raise LayoutError(
+            f"The folder '{source}' is empty: expected images ({', '.join(IMAGE_SUFFIXES)}) or one "
+            "DICOM series. Check the name."
+        )
+    if suffix_of(target) and not target.is_dir():
+        if suffix_of(target) not in _LOSSLESS:
+            raise DataError(
+                f"'{target}' cannot hold labels exactly: expected a name that ends with one of "
+                f"{', '.join(_LOSSLESS)}, found '{suffix_of(target)}'. Choose .nii.gz, or .png for "
+                "a picture."
+            )
+        return Job(case, inputs, target)
+    return Job(case, inputs, target / _output_name(case, source))
+
+
+def _with_siblings(source: Path, channels: int) -> tuple[str, tuple[Path, ...]]:
+    """The case of a channel file and all its channels, or the file alone."""
+    files = image_files(source.parent) if source.is_file() else ()
+    for case, inputs in _cases(files, channels):
+        if source in inputs:
+            return case, inputs
+    return stem_of(source), (source,)
+
+
+def _output_name(case: str, source: Path) -> str:
+    if suffix_of(source) in _LOSSLESS:
+        return case + suffix_of(source)
+    return case + (".png" if is_flat(source) else ".nii.gz")
+
+
+def image_files(folder: Path) -> tuple[Path, ...]:
+    """The image files of a folder, sorted; DICOM files do not count, they form a series."""
+    return tuple(
+        sorted(
+            path
+            for path in folder.iterdir()
+            if path.is_file()
+            and not path.name.startswith(".")
+            and suffix_of(path) not in ("", ".dcm")
+        )
+    )
+
+
+def _cases(files: Iterable[Path], channels: int) -> list[tuple[str, tuple[Path, ...]]]:
+    """Case names and their files, sorted: a complete set of `CASE_0000`, ... is one case."""
+    found: list[tuple[str, tuple[Path, ...]]] = []
+    groups: dict[tuple[str, str], dict[int, Path]] = {}
+    for path in files:
+        match = _CHANNEL.match(stem_of(path))
+        if match:
+            group = groups.setdefault((match["case"], suffix_of(path)), {})
+            group[int(match["channel"])] = path
+        else:
+            found.append((stem_of(path), (path,)))
+    for (case, _), group in groups.items():
+        if sorted(group) == list(range(channels)):
+            found.append((case, tuple(group[i] for i in range(channels))))
+        else:
+            found.extend((stem_of(path), (path,)) for path in group.values())
+    return sorted(found)
+
+
+def check_outputs(jobs: Sequence[Job]) -> None:
+    """Demand that no output is an input and that no two cases share an output.
+
+    Raises:
+        DataError: It is so.
+    """
+    inputs = {path.resolve() for job in jobs for path in job.inputs}
+    taken: dict[Path, Job] = {}
+    for job in jobs:
+        place = job.output.resolve()
+        if place in inputs or any(_same_file(place, path) for path in job.inputs):
+            raise DataError(
+                f"The output '{job.output}' would overwrite an input image. "
+                "Choose another folder or name for the output."
+            )
+        if place in taken:
+            raise DataError(
+                f"'{job.inputs[0]}' and '{taken[place].inputs[0]}' are two cases of one name: both "
+                f"would be written as '{job.output}'. Rename one of them."
+            )
+        taken[place] = job
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    return first.exists() and second.exists() and first.samefile(second)

@@ -1,0 +1,133 @@
+"""Networks from exported files, run by onnxruntime alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from medstill.deploy.contract import Contract, read_contract
+from medstill.errors import ModelFileError, ShapeError
+
+INPUT_NAME: Final = "image"
+OUTPUT_NAME: Final = "logits"
+_SILENT: Final = 4
+
+
+class OnnxModel:
+    """An exported network with its contract; call it with prepared arrays.
+
+    Attributes:
+        path: The file.
+        contract: How images become its input and its output becomes labels.
+    """
+
+    def __init__(self, path: Path, contract: Contract, session: Any) -> None:
+        """Hold a session whose inputs and outputs have been checked; see `load_model`."""
+        self.path = path
+        self.contract = contract
+        self._session = session
+
+    def __call__(self, array: NDArray[np.floating], /) -> NDArray[np.float32]:
+        """Compute logits.
+
+        Args:
+            array: `(B, C, Y, X)` in 2-D, `(B, C, Z, Y, X)` in 3-D, prepared intensities.
+
+        Returns:
+            Logits `(B, K, ...)` of the same sizes; K = 1 stands for a sigmoid.
+
+        Raises:
+            ShapeError: The axes or the channels are not those of the network.
+            ModelFileError: The network cannot be computed on an array of this size.
+        """
+        preparation = self.contract.preparation
+        if array.ndim != preparation.spatial_dims + 2 or array.shape[1] != preparation.channels:
+            axes = "(B, C, Y, X)" if preparation.spatial_dims == 2 else "(B, C, Z, Y, X)"
+            raise ShapeError(
+                f"The network of '{self.path}' takes {axes} with C = {preparation.channels}, but "
+                f"got an array of shape {array.shape}."
+            )
+        feed = {INPUT_NAME: np.ascontiguousarray(array, dtype=np.float32)}
+        try:
+            logits: NDArray[np.float32] = self._session.run([OUTPUT_NAME], feed)[0]
+        except Exception as error:  # onnxruntime's errors share no base class but this
+            raise ModelFileError(
+                f"The network of '{self.path}' cannot be computed on an array of shape "
+                f"{array.shape}: {_first_line(error)}. It was made for patches of "
+                f"{preparation.patch_zyx} (z, y, x)."
+            ) from error
+        return logits
+
+
+def load_model(path: Path | str, *, threads: int | None = None) -> OnnxModel:
+    """Load a network written by `medstill export`.
+
+    Args:
+        path: The `.onnx` file.
+        threads: Threads of one network call; None lets onnxruntime take the physical cores.
+
+    Raises:
+        ModelFileError: The file is missing, damaged, not ours, of another contract version, or
+            its network does not fit its contract.
+    """
+    path = Path(path)
+    if threads is not None and threads < 1:
+        raise ModelFileError(f"threads must be 1 or more, or None for all cores; got {threads}.")
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise ModelFileError(
+            f"Expected a model file at '{path}', found {found}. "
+            "Give the .onnx file that 'medstill export' wrote."
+        )
+    session = _open(path, threads)
+    contract = read_contract(session.get_modelmeta().custom_metadata_map, path)
+    _check_fit(session, contract, path)
+    return OnnxModel(path, contract, session)
+
+
+def _open(path: Path, threads: int | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _SILENT
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors share no base class but this
+        raise ModelFileError(
+            f"'{path}' is no ONNX network that onnxruntime {onnxruntime.__version__} can load: "
+            f"{_first_line(error)}. Give the .onnx file that 'medstill export' wrote, or export "
+            "it again if it was cut short."
+        ) from error
+
+
+def _check_fit(session: Any, contract: Contract, path: Path) -> None:
+    found = (_signature(session.get_inputs()), _signature(session.get_outputs()))
+    rank = contract.preparation.spatial_dims + 2
+    channels = (contract.preparation.channels, contract.output_channels)
+    expected = tuple(
+        [(name, "tensor(float)", rank, count)]
+        for name, count in zip((INPUT_NAME, OUTPUT_NAME), channels, strict=True)
+    )
+    if found != expected:
+        raise ModelFileError(
+            f"The network inside '{path}' does not fit its medstill contract. Expected inputs and "
+            f"outputs (name, type, axes, channels) {expected}, found {found}. Export it again."
+        )
+
+
+def _signature(nodes: Any) -> list[tuple[str, str, int, Any]]:
+    return [
+        (node.name, node.type, len(node.shape), node.shape[1] if len(node.shape) > 1 else None)
+        for node in nodes
+    ]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300].rstrip(".")
