@@ -1,1 +1,47 @@
-"""Networks."""
+"""Teacher and student networks, what they cost, and taps on their layers."""
+
+from medstill.networks.facts import (
+    NetworkFacts,
+    ReceptiveField,
+    describe,
+    macs,
+    parameters,
+    receptive_field,
+)
+from medstill.networks.output import Output, run
+from medstill.networks.request import Request, request_of
+from medstill.networks.sizes import check_size, size_multiple
+from medstill.networks.table import (
+    NETWORKS,
+    SCALES,
+    build,
+    can_reconstruct,
+    check_name,
+    known_names,
+)
+from medstill.networks.taps import Taps, layer_names, preset_layer, tap_channels
+
+__all__ = [
+    "NETWORKS",
+    "SCALES",
+    "NetworkFacts",
+    "Output",
+    "ReceptiveField",
+    "Request",
+    "Taps",
+    "build",
+    "can_reconstruct",
+    "check_name",
+    "check_size",
+    "describe",
+    "known_names",
+    "layer_names",
+    "macs",
+    "parameters",
+    "preset_layer",
+    "receptive_field",
+    "request_of",
+    "run",
+    "size_multiple",
+    "tap_channels",
+]

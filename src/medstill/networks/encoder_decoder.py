@@ -1,0 +1,86 @@
+"""The one shape of all own networks: an encoder, a decoder with skips, perhaps a second decoder.
+
+Shape legend: B batch, C channels, `...` space (Y X or Z Y X).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from medstill.networks.output import Output
+
+
+class Encoder(nn.Module):
+    """Blocks with a pooling behind each, then the bottleneck; `blocks.0` is the finest level."""
+
+    def __init__(
+        self, blocks: Sequence[nn.Module], pools: Sequence[nn.Module], bottleneck: nn.Module
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.pools = nn.ModuleList(pools)
+        self.bottleneck = bottleneck
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The bottleneck's feature, and the skips of the levels above it, finest first."""
+        skips = []
+        for block, pool in zip(self.blocks, self.pools, strict=True):
+            skips.append(block(x))
+            x = pool(skips[-1])
+        return self.bottleneck(x), skips
+
+
+class Decoder(nn.Module):
+    """From the bottleneck to the head, a skip at every level; `blocks.0` is the finest level.
+
+    The levels are counted as in the encoder, so that `blocks.0`, the last one to run, has the
+    same name in networks of any depth.
+    """
+
+    def __init__(
+        self, joins: Sequence[nn.Module], blocks: Sequence[nn.Module], head: nn.Module
+    ) -> None:
+        super().__init__()
+        self.joins = nn.ModuleList(joins)
+        self.blocks = nn.ModuleList(blocks)
+        self.head = head
+
+    def forward(self, deepest: Tensor, skips: list[Tensor]) -> Tensor:
+        """The head's answer to what an encoder gives."""
+        x = deepest
+        for level in reversed(range(len(skips))):
+            x = self.blocks[level](self.joins[level](x, skips[level]))
+        answer: Tensor = self.head(x)
+        return answer
+
+
+class EncoderDecoder(nn.Module):
+    """A segmentation network, with a second decoder for the reconstruction if one is given."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        segmentation: Decoder,
+        reconstruction: Decoder | None = None,
+        *,
+        size_multiple: int,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.segmentation = segmentation
+        self.reconstruction = reconstruction
+        self.size_multiple = size_multiple
+        """Each spatial size of the input must be divisible by it."""
+
+    def forward(self, x: Tensor) -> Tensor | Output:
+        """Logits `(B, classes, ...)`, as `Output` when there is a reconstruction beside them.
+
+        Both decoders share one encoder pass and its skips.
+        """
+        deepest, skips = self.encoder(x)
+        logits: Tensor = self.segmentation(deepest, skips)
+        if self.reconstruction is None:
+            return logits
+        return Output(logits, self.reconstruction(deepest, skips))
