@@ -5,7 +5,6 @@ Shape legend: B batch, C classes (background included), N places, `...` space (H
 
 from __future__ import annotations
 
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

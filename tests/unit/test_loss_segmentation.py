@@ -1,0 +1,151 @@
+"""Soft Dice and cross-entropy against scalar loops, with ignored and absent classes."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from medstill.errors import LabelError, ShapeError, UnknownNameError
+from medstill.losses import SegmentationLoss, cross_entropy, soft_dice
+
+SHAPES = [(2, 2, 3, 5), (2, 3, 3, 5), (1, 14, 2, 3, 4)]
+
+
+def batch(shape, ignored=0.2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(shape, dtype=torch.float64, generator=generator)
+    places = (shape[0], *shape[2:])
+    labels = torch.randint(0, shape[1], places, generator=generator)
+    labels[torch.rand(places, generator=generator) < ignored] = 255
+    return logits, labels.to(torch.uint8)
+
+
+def entries(logits, labels, sample):
+    """(probabilities, label) of each known place of a sample."""
+    for place in itertools.product(*(range(n) for n in labels.shape[1:])):
+        label = int(labels[(sample, *place)])
+        if label != 255:
+            e = [math.exp(float(logits[(sample, c, *place)])) for c in range(logits.shape[1])]
+            yield [x / sum(e) for x in e], label
+
+
+def slow_dice(logits, labels, over, smooth=1.0):
+    samples = range(len(labels))
+    groups = [samples] if over == "batch" else [[s] for s in samples]
+    losses = []
+    for group in groups:
+        known = [entry for s in group for entry in entries(logits, labels, s)]
+        per_class = []
+        for c in range(1, logits.shape[1]):
+            both = sum(p[c] for p, label in known if label == c)
+            either = sum(p[c] + (label == c) for p, label in known)
+            per_class.append(1 - (2 * both + smooth) / (either + smooth))
+        losses.append(sum(per_class) / len(per_class))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("over", ["batch", "sample"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_dice_equals_scalar_loops(shape, over):
+    logits, labels = batch(shape)
+    assert soft_dice(logits, labels, over=over).item() == pytest.approx(
+        slow_dice(logits, labels, over)
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_cross_entropy_equals_scalar_loops(shape):
+    logits, labels = batch(shape)
+    losses = [-math.log(p[c]) for s in range(len(labels)) for p, c in entries(logits, labels, s)]
+    assert cross_entropy(logits, labels).item() == pytest.approx(sum(losses) / len(losses))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("loss", [soft_dice, cross_entropy])
+def test_gradient(loss, shape):
+    logits, labels = batch(shape)
+    assert torch.autograd.gradcheck(
+        lambda x: loss(x, labels), (logits.requires_grad_(),), fast_mode=True
+    )
+
+
+def test_batch_and_sample_differ():
+    logits, labels = batch((2, 3, 3, 5))
+    labels[1] = 0
+    assert soft_dice(logits, labels, over="batch") != soft_dice(logits, labels, over="sample")
+
+
+@pytest.mark.parametrize("loss", [soft_dice, cross_entropy])
+def test_ignored_places_have_no_say(loss):
+    logits, labels = batch((2, 3, 17, 5))
+    logits.requires_grad_()
+    loss(logits, labels).backward()
+    ignored = (labels == 255).unsqueeze(1).expand_as(logits)
+    assert logits.grad[ignored].abs().max() == 0
+    assert logits.grad[~ignored].abs().min() > 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("over", ["batch", "sample"])
+def test_a_batch_without_labels_gives_zero_and_no_gradient(over, channels):
+    logits = torch.randn(2, channels, 4, 5, requires_grad=True)
+    labels = torch.full((2, 4, 5), 255, dtype=torch.uint8)
+    terms = SegmentationLoss(classes=max(channels, 2), dice_over=over)(logits, labels)
+    torch.stack(list(terms.values())).sum().backward()
+    assert [value.item() for value in terms.values()] == [0, 0]
+    assert logits.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("over", ["batch", "sample"])
+def test_an_unlabelled_image_in_the_batch_changes_nothing(over):
+    logits, labels = batch((3, 3, 4, 5))
+    labels[2] = 255
+    assert soft_dice(logits, labels, over=over).item() == pytest.approx(
+        soft_dice(logits[:2], labels[:2], over=over).item()
+    )
+    assert cross_entropy(logits, labels).item() == pytest.approx(
+        cross_entropy(logits[:2], labels[:2]).item()
+    )
+
+
+def test_an_absent_class_still_punishes_false_positives():
+    labels = torch.zeros(1, 4, 5, dtype=torch.uint8)
+    quiet = torch.stack((torch.full((4, 5), 9.0), torch.full((4, 5), -9.0))).unsqueeze(0)
+    loud = quiet.clone()
+    loud[0, :, :2] = loud[0, :, :2].flip(0)
+    assert soft_dice(quiet, labels).item() == pytest.approx(0, abs=1e-5)
+    assert soft_dice(loud, labels).item() == pytest.approx(1 - 1 / 11, abs=1e-4)
+
+
+def test_a_perfect_answer_gives_nothing_and_a_blind_one_log_c():
+    labels = torch.tensor([[[0, 1, 2, 1]]], dtype=torch.uint8)
+    logits = 40 * torch.nn.functional.one_hot(labels.long(), 3).movedim(-1, 1).float()
+    assert soft_dice(logits, labels).item() == pytest.approx(0, abs=1e-6)
+    assert cross_entropy(torch.zeros(1, 3, 1, 4), labels).item() == pytest.approx(math.log(3))
+
+
+def test_one_channel_is_two_classes():
+    z = torch.randn(2, 1, 4, 5)
+    labels = torch.randint(0, 2, (2, 4, 5))
+    two = torch.cat((torch.zeros_like(z), z), dim=1)
+    assert soft_dice(z, labels).item() == soft_dice(two, labels).item()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(z[:, 0], labels.float())
+    assert cross_entropy(z, labels).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [soft_dice, cross_entropy])
+def test_errors(loss):
+    with pytest.raises(ShapeError, match=r"\(2, 3, 4, 5\).*\(2, 4, 5\).*\(2, 1, 4, 5\)"):
+        loss(torch.zeros(2, 3, 4, 5), torch.zeros(2, 1, 4, 5, dtype=torch.uint8))
+    with pytest.raises(LabelError, match=r"0 to 2.* there is a 7"):
+        loss(torch.zeros(1, 3, 4, 5), torch.full((1, 4, 5), 7, dtype=torch.uint8))
+
+
+def test_module_refuses_another_class_count_and_another_way_to_sum():
+    with pytest.raises(ShapeError, match=r"4 classes.*\(1, 3, 4, 5\)"):
+        SegmentationLoss(classes=4)(torch.zeros(1, 3, 4, 5), torch.zeros(1, 4, 5))
+    with pytest.raises(UnknownNameError, match=r"'patch'.*batch, sample"):
+        SegmentationLoss(classes=4, dice_over="patch")
+    with pytest.raises(UnknownNameError, match=r"'patch'.*batch, sample"):
+        soft_dice(torch.zeros(1, 3, 4, 5), torch.zeros(1, 4, 5), over="patch")
