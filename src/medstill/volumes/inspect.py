@@ -4,44 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import SimpleITK as sitk
 
-from medstill.errors import DataError
-from medstill.volumes.formats import is_flat
-from medstill.volumes.geometry import array_CZYX, geometry_of, shape_zyx, spacing_zyx_mm
-from medstill.volumes.io import read_channels, read_pair
+from medstill.volumes.inspect_case import CaseRow, row_of
 from medstill.volumes.layouts import examine
-from medstill.volumes.records import Case, Dataset
+from medstill.volumes.records import Dataset
+
+__all__ = ["CaseRow", "Inspection", "LabelRow", "Spread", "inspect"]
 
 FEWEST_PATIENTS = 3
 """One each to train, to validate and to test."""
-
-
-@dataclass(frozen=True)
-class CaseRow:
-    """One case. Sizes and spacings are along the axes of the file."""
-
-    id: str
-    patient: str
-    site: str | None
-    labelled: bool
-    problems: tuple[str, ...] = ()
-    size_zyx: tuple[int, int, int] | None = None
-    """None where the image cannot be used."""
-    spacing_zyx_mm: tuple[float, float, float] | None = None
-    """None also for a picture, which has no physical spacing."""
-    intensity: tuple[tuple[float, float], ...] = ()
-    """Least and greatest raw intensity of each channel."""
-    voxels: Mapping[int, int] = field(default_factory=dict)
-    """Label value -> voxels, background and undeclared values included."""
 
 
 @dataclass(frozen=True)
@@ -144,14 +123,14 @@ def inspect(
 
 def _rows(dataset: Dataset, workers: int) -> Iterator[CaseRow]:
     if workers == 1 or len(dataset.cases) < 2:
-        yield from (_row(case, dataset) for case in dataset.cases)
+        yield from (row_of(case, dataset) for case in dataset.cases)
         return
     pool = ProcessPoolExecutor(
         min(workers, len(dataset.cases)), get_context("spawn"), initializer=_one_thread
     )
     described = _without_cases(dataset)
     with pool:
-        futures = [pool.submit(_row, case, described) for case in dataset.cases]
+        futures = [pool.submit(row_of, case, described) for case in dataset.cases]
         yield from (future.result() for future in as_completed(futures))
 
 
@@ -169,68 +148,6 @@ def _without_cases(dataset: Dataset) -> Dataset:
         ignore_value=dataset.ignore_value,
         cases=(),
     )
-
-
-def _row(case: Case, dataset: Dataset) -> CaseRow:
-    bare = CaseRow(case.id, case.patient, case.site, case.label is not None)
-    problems: list[str] = []
-    try:
-        image, label = read_pair(case)
-    except DataError as error:
-        problems.append(str(error))
-        try:
-            image, label = read_channels(case.images), None
-        except DataError:
-            return CaseRow(bare.id, bare.patient, bare.site, bare.labelled, tuple(problems))
-    problems.extend(_channel_problem(case, image, dataset))
-    voxels = {} if label is None else _count(label)
-    if case.label is not None:
-        problems.extend(_undeclared(voxels, dataset, case.label))
-    geometry = geometry_of(image)
-    flat = any(is_flat(path) for path in case.images)
-    channels = array_CZYX(image)
-    return CaseRow(
-        id=bare.id,
-        patient=bare.patient,
-        site=bare.site,
-        labelled=bare.labelled,
-        problems=tuple(problems),
-        size_zyx=shape_zyx(geometry),
-        spacing_zyx_mm=None if flat else spacing_zyx_mm(geometry),
-        intensity=tuple((float(part.min()), float(part.max())) for part in channels),
-        voxels=voxels,
-    )
-
-
-def _channel_problem(case: Case, image: sitk.Image, dataset: Dataset) -> Iterator[str]:
-    expected = sum(3 if name == "colour" else 1 for name in dataset.modalities)
-    found = image.GetNumberOfComponentsPerPixel()
-    if expected != found:
-        yield (
-            f"'{case.images[0]}' has {found} channels: expected {expected} "
-            f"({', '.join(dataset.modalities)}) as in the rest of the data set. Convert the file, "
-            "or leave the case out."
-        )
-
-
-def _count(label: sitk.Image) -> dict[int, int]:
-    values, counts = np.unique(array_CZYX(label), return_counts=True)
-    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
-
-
-def _undeclared(voxels: Mapping[int, int], dataset: Dataset, path: Path) -> Iterator[str]:
-    declared = {0, *dataset.labels.values()}
-    if dataset.ignore_value is not None:
-        declared.add(dataset.ignore_value)
-    wrong = {value: count for value, count in voxels.items() if value not in declared}
-    if wrong:
-        shown = ", ".join(f"{value} ({count} voxels)" for value, count in list(wrong.items())[:5])
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        yield (
-            f"The label '{path}' holds undeclared values: expected only "
-            f"{', '.join(map(str, sorted(declared)))}, found {shown}{more}. Declare the values in "
-            "the data set's description, or correct the file."
-        )
 
 
 def _labels(dataset: Dataset, rows: Sequence[CaseRow]) -> tuple[LabelRow, ...]:
