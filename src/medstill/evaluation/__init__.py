@@ -1,1 +1,1 @@
-"""Evaluation."""
+"""Scores of predictions: overlap, surface distances, statistics over patients. No torch here."""

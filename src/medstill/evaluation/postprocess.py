@@ -29,7 +29,7 @@ def largest_components(label_ZYX: LabelArray) -> LabelArray:
         mask = label_ZYX == value
         box = bounding_box(mask)
         image = sitk.GetImageFromArray(mask[box].astype(np.uint8))
-        components = sitk.GetArrayViewFromImage(sitk.ConnectedComponent(image, True))
+        components = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
         sizes = np.bincount(components.ravel())
         kept[box][components == int(np.argmax(sizes[1:])) + 1] = value
     return kept

@@ -1,0 +1,262 @@
+"""The numbers of a study's tables: every model's scores, and what distillation gained.
+
+A model here is an arm of a student over all its seeds. Per patient, its value is the mean over
+seeds; intervals and tests then run over patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from medstill.config import EvaluationConfig, Record
+from medstill.errors import DataError
+from medstill.evaluation.scores import (
+    HIGHER_IS_BETTER,
+    METRICS,
+    Metric,
+    ModelScores,
+    State,
+    same_patients,
+)
+from medstill.evaluation.statistics import (
+    Comparison,
+    Interval,
+    Verdict,
+    bootstrap_interval,
+    holm,
+    mean_over_seeds,
+    paired_comparison,
+    verdict,
+)
+
+Arm = Literal["teacher", "control", "distilled", "control+largest-component"]
+CONTROLS: tuple[Arm, ...] = ("control", "control+largest-component")
+TESTED: tuple[Metric, ...] = ("dice", "hd95_mm")
+"""Metrics whose gain is tested; every further test would cost power in Holm's adjustment."""
+
+
+class Entry(Record):
+    """One trained model on the test patients."""
+
+    student: str
+    """The student's name; the teacher's own name for the arm `teacher`."""
+    arm: Arm
+    seed: int
+    scores: ModelScores
+    collapsed: tuple[str, ...] = ()
+    """Classes whose validation Dice stayed under .05."""
+
+
+class ClassSummary(Record):
+    """One class of one model."""
+
+    class_name: str
+    intervals: dict[Metric, Interval]
+    """Empty when the class is in no truth and in no prediction."""
+    counts: dict[State, int]
+    """Structures in each state, over all cases and seeds."""
+    collapsed_seeds: tuple[int, ...]
+
+
+class ModelSummary(Record):
+    """One model: an arm of a student over its seeds."""
+
+    student: str
+    arm: Arm
+    seeds: tuple[int, ...]
+    n_patients: int
+    """Patients with a score; those whose every structure is empty have none."""
+    intervals: dict[Metric, Interval]
+    """Mean over patients of the mean over foreground classes."""
+    classes: tuple[ClassSummary, ...]
+    counts: dict[State, int]
+    mean_by_seed: dict[Metric, tuple[float | None, ...]]
+    """One mean per entry of `seeds`, which shows the spread that seeds alone make."""
+    patients: dict[Metric, dict[str, float]]
+    """Patient -> mean over classes and seeds, for the paired plot."""
+
+
+class Gain(Record):
+    """What distillation changed against one control; differences are distilled minus control."""
+
+    student: str
+    control: Arm
+    metric: Metric
+    higher_is_better: bool
+    comparison: Comparison
+    p_holm: float
+    verdict: Verdict
+    unpaired: tuple[str, ...]
+    """Patients that one side has no score for, since truth and prediction are empty there."""
+
+
+class Summary(Record):
+    """All that the tables of a report need."""
+
+    test_patients: tuple[str, ...]
+    class_names: tuple[str, ...]
+    nsd_tolerance_mm: float
+    confidence: float
+    resamples: int
+    models: tuple[ModelSummary, ...]
+    gains: tuple[Gain, ...]
+    comparisons: int
+    """Size of the family that Holm's adjustment is for: all of `gains`."""
+
+
+def summarise(entries: Sequence[Entry], config: EvaluationConfig) -> Summary:
+    """Summarise the models of a study.
+
+    Args:
+        entries: One per student, arm and seed, all scored on the same cases.
+        config: Confidence, resamples and seed of the statistics.
+
+    Returns:
+        Models in the order of their first entry; gains for every student with a distilled arm,
+        against each control that it has.
+
+    Raises:
+        DataError: No entries, one twice, or models scored on different cases, classes or
+            tolerances.
+        MissingExtraError: scipy is not installed.
+    """
+    groups = _groups(entries)
+    scores = [entry.scores for entry in entries]
+    patients = same_patients(scores)
+    tolerances = sorted({s.nsd_tolerance_mm for s in scores})
+    if len(tolerances) > 1:
+        raise DataError(
+            f"The models are scored with different NSD tolerances: {tolerances} mm. "
+            "Repeat the evaluation of all of them with one."
+        )
+    gains = _gains(groups, config)
+    return Summary(
+        test_patients=patients,
+        class_names=scores[0].class_names,
+        nsd_tolerance_mm=tolerances[0],
+        confidence=config.confidence,
+        resamples=config.resamples,
+        models=tuple(_model(group, config) for group in groups.values()),
+        gains=gains,
+        comparisons=len(gains),
+    )
+
+
+def _groups(entries: Sequence[Entry]) -> dict[tuple[str, Arm], list[Entry]]:
+    groups: dict[tuple[str, Arm], list[Entry]] = {}
+    for entry in entries:
+        group = groups.setdefault((entry.student, entry.arm), [])
+        if entry.seed in [other.seed for other in group]:
+            raise DataError(
+                f"{entry.arm} of '{entry.student}' has seed {entry.seed} twice. "
+                "Give every trained model once."
+            )
+        group.append(entry)
+    if not groups:
+        raise DataError("There is no model to summarise. Score at least one first.")
+    return groups
+
+
+def _model(group: Sequence[Entry], config: EvaluationConfig) -> ModelSummary:
+    patients = {metric: _patients(group, metric) for metric in METRICS}
+    names = group[0].scores.class_names
+    return ModelSummary(
+        student=group[0].student,
+        arm=group[0].arm,
+        seeds=tuple(entry.seed for entry in group),
+        n_patients=len(patients["dice"]),
+        intervals=_intervals(patients, config),
+        classes=tuple(_class(group, name, config) for name in names),
+        counts=_counts(group),
+        mean_by_seed={m: tuple(entry.scores.summary(m) for entry in group) for m in METRICS},
+        patients=patients,
+    )
+
+
+def _class(group: Sequence[Entry], name: str, config: EvaluationConfig) -> ClassSummary:
+    patients = {
+        metric: mean_over_seeds([entry.scores.per_patient(name, metric) for entry in group])
+        for metric in METRICS
+    }
+    return ClassSummary(
+        class_name=name,
+        intervals=_intervals(patients, config),
+        counts=_counts(group, name),
+        collapsed_seeds=tuple(entry.seed for entry in group if name in entry.collapsed),
+    )
+
+
+def _patients(group: Sequence[Entry], metric: Metric) -> dict[str, float]:
+    return mean_over_seeds([entry.scores.per_patient_mean(metric) for entry in group])
+
+
+def _intervals(
+    patients: dict[Metric, dict[str, float]], config: EvaluationConfig
+) -> dict[Metric, Interval]:
+    return {
+        metric: bootstrap_interval(
+            list(values.values()), config.confidence, config.resamples, config.seed
+        )
+        for metric, values in patients.items()
+        if values
+    }
+
+
+def _counts(group: Sequence[Entry], name: str | None = None) -> dict[State, int]:
+    return {
+        state: sum(entry.scores.count(state, name) for entry in group) for state in get_args(State)
+    }
+
+
+def _gains(
+    groups: dict[tuple[str, Arm], list[Entry]], config: EvaluationConfig
+) -> tuple[Gain, ...]:
+    rows: list[tuple[str, Arm, Metric, Comparison, tuple[str, ...]]] = []
+    for student, arm in groups:
+        for control in CONTROLS:
+            if arm != "distilled" or (student, control) not in groups:
+                continue
+            for metric in TESTED:
+                pair = groups[student, arm], groups[student, control]
+                rows.append((student, control, metric, *_compare(*pair, metric, config)))
+    adjusted = holm([comparison.p_value for *_, comparison, _ in rows])
+    return tuple(
+        Gain(
+            student=student,
+            control=control,
+            metric=metric,
+            higher_is_better=HIGHER_IS_BETTER[metric],
+            comparison=comparison,
+            p_holm=p,
+            verdict=verdict(comparison.difference, p, higher_is_better=HIGHER_IS_BETTER[metric]),
+            unpaired=unpaired,
+        )
+        for (student, control, metric, comparison, unpaired), p in zip(rows, adjusted, strict=True)
+    )
+
+
+def _compare(
+    treated: Sequence[Entry], control: Sequence[Entry], metric: Metric, config: EvaluationConfig
+) -> tuple[Comparison, tuple[str, ...]]:
+    seeds = [tuple(sorted(entry.seed for entry in group)) for group in (treated, control)]
+    if seeds[0] != seeds[1]:
+        raise DataError(
+            f"'{treated[0].student}': the distilled arm has the seeds {list(seeds[0])}, but "
+            f"{control[0].arm} has {list(seeds[1])}. Train both arms with the same seeds."
+        )
+    ours, theirs = _patients(treated, metric), _patients(control, metric)
+    both = ours.keys() & theirs.keys()
+    if not both:
+        raise DataError(
+            f"'{treated[0].student}': no test patient has a score in both the distilled arm and "
+            f"{control[0].arm}. Do the true masks of the test patients hold any class?"
+        )
+    comparison = paired_comparison(
+        {p: ours[p] for p in both},
+        {p: theirs[p] for p in both},
+        confidence=config.confidence,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    return comparison, tuple(sorted(ours.keys() ^ theirs.keys()))
