@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from medstill import evaluation
 from medstill.config import EvaluationConfig
 from medstill.errors import DataError, GeometryError, LabelError, RunError, UnknownNameError
-from medstill.evaluation.comparison import Entry, summarise
+from medstill.evaluation.comparison import Entry, load_summary, save_summary, summarise
 from medstill.evaluation.folders import score_folders
 from medstill.evaluation.postprocess import largest_components
 from medstill.evaluation.scores import (
@@ -127,9 +128,9 @@ def test_nothing_scored_has_no_summary():
 
 def test_wrong_names_are_answered():
     scores = model([("a", "a", (0.5,))])
-    with pytest.raises(UnknownNameError, match="No metric is called 'dise'. Did you mean 'dice'"):
+    with pytest.raises(UnknownNameError, match=r"No metric is called 'dise'\. Did you mean 'dice'"):
         scores.summary("dise")
-    with pytest.raises(UnknownNameError, match="No class is called 'class1'.*class0"):
+    with pytest.raises(UnknownNameError, match=r"No class is called 'class1'.*class0"):
         scores.per_patient("class1", "dice")
 
 
@@ -216,7 +217,7 @@ def test_two_files_and_flat_pictures_are_scored_as_well(tmp_path):
 def test_a_missing_prediction_is_named(folders):
     prediction, truth = folders
     (prediction / "two.mha").unlink()
-    with pytest.raises(DataError, match="lacks a prediction for 1 of the 2 masks.*: two"):
+    with pytest.raises(DataError, match=r"lacks a prediction for 1 of the 2 masks.*: two"):
         score_folders(prediction, truth)
 
 
@@ -230,7 +231,7 @@ def test_a_prediction_without_truth_is_logged(folders, caplog):
 def test_two_files_of_one_name_are_refused(folders):
     prediction, truth = folders
     write(prediction, "one.mha", volume())
-    with pytest.raises(DataError, match="two masks named 'one': one.mha and one.nii.gz"):
+    with pytest.raises(DataError, match=r"two masks named 'one': one\.mha and one\.nii\.gz"):
         score_folders(prediction, truth)
 
 
@@ -302,7 +303,20 @@ def test_a_summary_averages_seeds_then_classes_then_patients():
     assert control.classes[0].intervals["dice"].mean == pytest.approx(base[:, 0].mean() + 0.05)
     assert control.counts == {"scored": 32, "missed": 0, "invented": 0, "empty": 0}
     assert models["unet-t1", "teacher"].seeds == (0,)
-    assert summary.model_validate_json(summary.model_dump_json()) == summary
+
+
+def test_a_summary_survives_the_disk_and_another_file_is_refused(tmp_path):
+    summary = summarise(study()[1], QUICK)
+    save_summary(summary, tmp_path / "comparison.json")
+    assert load_summary(tmp_path / "comparison.json") == summary
+    (tmp_path / "comparison.json").write_text("[]")
+    with pytest.raises(RunError, match="does not hold the comparison of a study"):
+        load_summary(tmp_path / "comparison.json")
+
+
+def test_every_public_name_is_there():
+    for name in evaluation.__all__:
+        assert getattr(evaluation, name) is not None
 
 
 def test_a_gain_of_every_patient_is_shown_after_holm():
@@ -338,7 +352,7 @@ def test_a_patient_that_one_side_does_not_score_is_named():
 def test_models_that_cannot_be_compared_are_refused():
     _, entries = study()
     fewer = entries[1].model_copy(update={"scores": study(n=7)[1][1].scores, "seed": 5})
-    with pytest.raises(DataError, match="not scored on the same cases.*c7"):
+    with pytest.raises(DataError, match=r"not scored on the same cases.*c7"):
         summarise([*entries, fewer], QUICK)
     with pytest.raises(DataError, match="seed 0 twice"):
         summarise([entries[0], entries[0]], QUICK)

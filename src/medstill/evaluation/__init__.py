@@ -1,1 +1,55 @@
 """Scores of predictions: overlap, surface distances, statistics over patients. No torch here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medstill.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from medstill.evaluation.comparison import Entry, Summary, summarise
+    from medstill.evaluation.folders import score_folders
+    from medstill.evaluation.image_quality import psnr, ssim
+    from medstill.evaluation.overlap import dice_by_class, mean_by_class
+    from medstill.evaluation.postprocess import largest_components
+    from medstill.evaluation.scores import (
+        CaseScore,
+        ModelScores,
+        load_scores,
+        save_scores,
+        score_case,
+    )
+    from medstill.evaluation.statistics import bootstrap_interval
+
+__all__ = [
+    "CaseScore",
+    "Entry",
+    "ModelScores",
+    "Summary",
+    "bootstrap_interval",
+    "dice_by_class",
+    "largest_components",
+    "load_scores",
+    "mean_by_class",
+    "psnr",
+    "save_scores",
+    "score_case",
+    "score_folders",
+    "ssim",
+    "summarise",
+]
+
+_HOMES = {
+    "comparison": ("Entry", "Summary", "summarise"),
+    "folders": ("score_folders",),
+    "image_quality": ("psnr", "ssim"),
+    "overlap": ("dice_by_class", "mean_by_class"),
+    "postprocess": ("largest_components",),
+    "scores": ("CaseScore", "ModelScores", "load_scores", "save_scores", "score_case"),
+    "statistics": ("bootstrap_interval",),
+}
+
+__getattr__ = lazy_names(
+    __name__,
+    {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names},
+)

@@ -7,10 +7,11 @@ seeds; intervals and tests then run over patients.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, get_args
 
 from medstill.config import EvaluationConfig, Record
-from medstill.errors import DataError
+from medstill.errors import DataError, RunError
 from medstill.evaluation.scores import (
     HIGHER_IS_BETTER,
     METRICS,
@@ -29,6 +30,7 @@ from medstill.evaluation.statistics import (
     paired_comparison,
     verdict,
 )
+from medstill.runs import read_json, write_json
 
 Arm = Literal["teacher", "control", "distilled", "control+largest-component"]
 CONTROLS: tuple[Arm, ...] = ("control", "control+largest-component")
@@ -141,6 +143,27 @@ def summarise(entries: Sequence[Entry], config: EvaluationConfig) -> Summary:
         gains=gains,
         comparisons=len(gains),
     )
+
+
+def save_summary(summary: Summary, path: Path) -> None:
+    """Write a summary as JSON, all or nothing."""
+    write_json(path, summary.model_dump(mode="json"))
+
+
+def load_summary(path: Path) -> Summary:
+    """Read what `save_summary` wrote.
+
+    Raises:
+        RunError: The file is missing, damaged or holds no summary.
+    """
+    content = read_json(path)
+    try:
+        return Summary.model_validate(content)
+    except ValueError as error:
+        raise RunError(
+            f"'{path}' does not hold the comparison of a study ({error}). "
+            "Delete it and repeat the evaluation."
+        ) from error
 
 
 def _groups(entries: Sequence[Entry]) -> dict[tuple[str, Arm], list[Entry]]:

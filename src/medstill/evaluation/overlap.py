@@ -6,6 +6,8 @@ greater is better. Voxels whose truth is `IGNORE` (255) leave every count.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ from medstill.errors import LabelError, ShapeError
 
 Counts = NDArray[np.int64]
 Labels = NDArray[np.integer[Any]]
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -27,19 +30,19 @@ class VoxelCounts:
     predicted_C: Counts
     both_C: Counts
 
-    def dice(self) -> NDArray[np.float64]:
+    def dice(self) -> Values:
         """`2 |A and B| / (|A| + |B|)`; NaN where both masks are empty."""
         return _share(2 * self.both_C, self.truth_C + self.predicted_C)
 
-    def iou(self) -> NDArray[np.float64]:
+    def iou(self) -> Values:
         """`|A and B| / |A or B|`; NaN where both masks are empty."""
         return _share(self.both_C, self.truth_C + self.predicted_C - self.both_C)
 
-    def recall(self) -> NDArray[np.float64]:
+    def recall(self) -> Values:
         """`|A and B| / |A|` with A the truth; NaN where the truth is empty."""
         return _share(self.both_C, self.truth_C)
 
-    def precision(self) -> NDArray[np.float64]:
+    def precision(self) -> Values:
         """`|A and B| / |B|` with B the prediction; NaN where the prediction is empty."""
         return _share(self.both_C, self.predicted_C)
 
@@ -75,7 +78,7 @@ def count_voxels(truth_ZYX: Labels, prediction_ZYX: Labels, n_classes: int) -> V
     return VoxelCounts(table.sum(axis=1), table.sum(axis=0), np.diag(table).copy())
 
 
-def dice_by_class(truth_ZYX: Labels, prediction_ZYX: Labels, n_classes: int) -> NDArray[np.float64]:
+def dice_by_class(truth_ZYX: Labels, prediction_ZYX: Labels, n_classes: int) -> Values:
     """Dice of each class `(n_classes,)`, background first.
 
     Returns:
@@ -92,6 +95,60 @@ def dice_by_class(truth_ZYX: Labels, prediction_ZYX: Labels, n_classes: int) -> 
     return count_voxels(truth_ZYX, prediction_ZYX, n_classes).dice()
 
 
+def mean_by_class(dice_of_cases: Sequence[Values], classes: Sequence[str]) -> dict[str, float]:
+    """Mean over cases of the Dice of each foreground class.
+
+    Args:
+        dice_of_cases: What `dice_by_class` gave for each case, `(len(classes),)`.
+        classes: Class names in the order of their values, background first.
+
+    Returns:
+        Class name -> mean over the cases that have the class in truth or prediction; a class
+        that no case has is left out.
+
+    >>> mean_by_class([np.array([1, 0.5, np.nan]), np.array([1, 0, np.nan])], ("bg", "a", "b"))
+    {'a': 0.25}
+    """
+    found = {}
+    for value, name in enumerate(classes[1:], start=1):
+        scored = [float(dice[value]) for dice in dice_of_cases if not np.isnan(dice[value])]
+        if scored:
+            found[name] = math.fsum(scored) / len(scored)
+    return found
+
+
+def mean_by_class(
+    dice_by_case: Sequence[NDArray[np.float64]], classes: Sequence[str]
+) -> dict[str, float]:
+    """Mean Dice of each foreground class over cases.
+
+    Args:
+        dice_by_case: What `dice_by_class` gave for each case.
+        classes: Class names in the order of their values, background first.
+
+    Returns:
+        Class name -> mean over the cases where the class is in truth or prediction; a class that
+        is in neither of any case is left out.
+
+    Raises:
+        LabelError: No foreground class is in any case.
+
+    >>> mean_by_class([np.array([1, 0.5, np.nan]), np.array([1, 0.7, np.nan])], ["bg", "a", "b"])
+    {'a': 0.6}
+    """
+    found: dict[str, float] = {}
+    for value, name in enumerate(classes[1:], start=1):
+        values = [float(dice[value]) for dice in dice_by_case if not np.isnan(dice[value])]
+        if values:
+            found[name] = math.fsum(values) / len(values)
+    if not found:
+        raise LabelError(
+            f"None of the classes {list(classes[1:])} is in any of the {len(dice_by_case)} cases "
+            "to score, so nothing can be chosen by them. Use other validation patients."
+        )
+    return found
+
+
 def check_shapes(truth_ZYX: NDArray[Any], prediction_ZYX: NDArray[Any]) -> None:
     """Refuse two label volumes of different shapes.
 
@@ -106,7 +163,7 @@ def check_shapes(truth_ZYX: NDArray[Any], prediction_ZYX: NDArray[Any]) -> None:
         )
 
 
-def _share(part: Counts, whole: Counts) -> NDArray[np.float64]:
+def _share(part: Counts, whole: Counts) -> Values:
     found = np.full(part.shape, np.nan)
     np.divide(part, whole, out=found, where=whole > 0)
     return found
