@@ -1,5 +1,6 @@
 """Teacher and student networks, what they cost, and taps on their layers."""
 
+from medstill.networks.encoder_decoder import without_reconstruction
 from medstill.networks.facts import (
     NetworkFacts,
     ReceptiveField,
@@ -44,4 +45,5 @@ __all__ = [
     "run",
     "size_multiple",
     "tap_channels",
+    "without_reconstruction",
 ]

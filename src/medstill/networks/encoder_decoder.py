@@ -6,10 +6,12 @@ Shape legend: B batch, C channels, `...` space (Y X or Z Y X).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from medstill.networks.output import Output
+from medstill.networks.request import Request
 
 
 class Encoder(nn.Module):
@@ -84,3 +86,16 @@ class EncoderDecoder(nn.Module):
         if self.reconstruction is None:
             return logits
         return Output(logits, self.reconstruction(deepest, skips))
+
+
+def without_reconstruction(network: nn.Module) -> nn.Module:
+    """The same network, sharing its weights, without the second decoder; others come back as is."""
+    if not isinstance(network, EncoderDecoder) or network.reconstruction is None:
+        return network
+    single = EncoderDecoder(
+        network.encoder, network.segmentation, size_multiple=network.size_multiple
+    )
+    request = getattr(network, "request", None)
+    if isinstance(request, Request):
+        single.request = replace(request, reconstruction=False)  # type: ignore[assignment]
+    return single.train(network.training)

@@ -44,8 +44,9 @@ def size_multiple(network: nn.Module) -> int:
                 return multiple
     raise ShapeError(
         f"'{request.name}' should take images whose sizes are divisible by one of "
-        f"{', '.join(map(str, MULTIPLES))}, but fails on all of these ({failure}). If it is made for one size, "
-        "set network.options.img_size to the patch size; otherwise choose another network."
+        f"{', '.join(map(str, MULTIPLES))}, but fails on all of these ({failure}). "
+        "If it is made for one size, set network.options.img_size to the patch size; "
+        "otherwise choose another network."
     )
 
 
