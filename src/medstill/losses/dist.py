@@ -11,6 +11,7 @@ from torch import Tensor
 from medstill.losses.numerics import (
     as_class_logits,
     in_full_precision,
+    predicted_classes,
     require_same_shape,
     require_weight_shape,
 )
@@ -60,13 +61,12 @@ def dist(
     student = (as_class_logits(student_BC).flatten(2) / temperature).softmax(dim=1)
     teacher = (teacher_BCN / temperature).softmax(dim=1)
     weight_BN = _weights(weight_B, student_BC)
-    between_places_BC = _correlation(student, teacher, _shares(weight_BN).unsqueeze(1), axis=2)
     counts_BC = _counts(teacher_BCN)
-    loss = ((1 - between_places_BC) * counts_BC).sum() / counts_BC.sum().clamp_min(1)
+    differs_BC = 1 - _between_places(student, teacher, _shares(weight_BN))
+    loss = (differs_BC * counts_BC).sum() / counts_BC.sum().clamp_min(1)
     if student.shape[1] >= 3:
-        equal = student.new_full((1, 1, 1), 1 / student.shape[1])
-        between_classes_BN = _correlation(student, teacher, equal, axis=1)
-        loss = loss + ((1 - between_classes_BN) * weight_BN).sum() / weight_BN.sum()
+        differs_BN = 1 - _between_classes(student, teacher)
+        loss = loss + (differs_BN * weight_BN).sum() / weight_BN.sum().clamp_min(1e-12)
     return loss
 
 
@@ -76,7 +76,7 @@ def present_classes(logits_BCN: Tensor) -> Tensor:
     Args:
         logits_BCN: Class logits, at least two classes, space flattened or not.
     """
-    predicted_BN = logits_BCN.argmax(dim=1).flatten(1)
+    predicted_BN = predicted_classes(logits_BCN).flatten(1)
     absent = torch.zeros(logits_BCN.shape[:2], dtype=torch.bool, device=logits_BCN.device)
     return absent.scatter(1, predicted_BN, True)
 
@@ -98,11 +98,27 @@ def _shares(weight_BN: Tensor) -> Tensor:
     return weight_BN / weight_BN.sum(dim=1, keepdim=True).clamp_min(1e-12)
 
 
-def _correlation(a: Tensor, b: Tensor, share: Tensor, axis: int) -> Tensor:
-    """Pearson's correlation along an axis whose entries have the given shares (their sum is 1)."""
-    a = a - (share * a).sum(dim=axis, keepdim=True)
-    b = b - (share * b).sum(dim=axis, keepdim=True)
-    covariance = (share * a * b).sum(dim=axis)
-    variance_a = (share * a.square()).sum(dim=axis) + LEAST_VARIANCE
-    variance_b = (share * b.square()).sum(dim=axis) + LEAST_VARIANCE
-    return covariance * (variance_a * variance_b).rsqrt()
+def _between_places(a_BCN: Tensor, b_BCN: Tensor, share_BN: Tensor) -> Tensor:
+    """Pearson's correlation over places of the given shares (their sum is 1), `(B, C)`."""
+    # A product with a vector is a weighted sum that needs no weighted copy of the whole map.
+    share_BN1 = share_BN.unsqueeze(2)
+    a_BCN = a_BCN - a_BCN @ share_BN1
+    b_BCN = b_BCN - b_BCN @ share_BN1
+    covariance, variance_a, variance_b = (
+        (product @ share_BN1).squeeze(2)
+        for product in (a_BCN * b_BCN, a_BCN.square(), b_BCN.square())
+    )
+    return _correlation(covariance, variance_a, variance_b)
+
+
+def _between_classes(a_BCN: Tensor, b_BCN: Tensor) -> Tensor:
+    """Pearson's correlation over the classes of a place, `(B, N)`."""
+    # Probabilities sum to 1, so their mean is known.
+    a_BCN, b_BCN = a_BCN - 1 / a_BCN.shape[1], b_BCN - 1 / b_BCN.shape[1]
+    return _correlation(
+        (a_BCN * b_BCN).mean(dim=1), a_BCN.square().mean(dim=1), b_BCN.square().mean(dim=1)
+    )
+
+
+def _correlation(covariance: Tensor, variance_a: Tensor, variance_b: Tensor) -> Tensor:
+    return covariance * ((variance_a + LEAST_VARIANCE) * (variance_b + LEAST_VARIANCE)).rsqrt()

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from medstill.config import IGNORE
 from medstill.errors import ShapeError
 from medstill.losses.dist import present_classes
+from medstill.losses.numerics import predicted_classes
 
 LEAST_STRIDE = 4
 """Features finer than this stride are reduced to it before they are compared."""
@@ -52,12 +53,18 @@ class Scene:
     @cached_property
     def predicted_B(self) -> Tensor:
         """The teacher's class of each place."""
-        return self.teacher_BC.argmax(dim=1)
+        return predicted_classes(self.teacher_BC)
+
+    @cached_property
+    def answered_B(self) -> Tensor:
+        """The student's class of each place."""
+        return predicted_classes(self.student_BC)
 
     @cached_property
     def regions_B(self) -> Tensor:
         """Class of each place: the label, and the teacher's class where there is none."""
-        return torch.where(self.labels_B == IGNORE, self.predicted_B, self.labels_B.long())
+        predicted_B = self.predicted_B.to(self.labels_B.dtype)
+        return torch.where(self.labels_B == IGNORE, predicted_B, self.labels_B)
 
     @cached_property
     def present_BC(self) -> Tensor:
@@ -71,17 +78,16 @@ class Scene:
         probability reaches the confidence. Ignored places of labelled images remain unknown: they
         are often padding.
         """
-        labels_B = self.labels_B.long()
-        bare_B = (labels_B == IGNORE).flatten(1).all(dim=1)
+        bare_B = (self.labels_B == IGNORE).flatten(1).all(dim=1)
         if not bool(bare_B.any()):
-            return labels_B
+            return self.labels_B
         sure_B = self.teacher_BC.float().softmax(dim=1).amax(dim=1) >= confidence
-        stand_in_B = torch.where(sure_B, self.predicted_B, IGNORE)
-        return torch.where(bare_B.view(-1, *[1] * len(self.space)), stand_in_B, labels_B)
+        stand_in_B = torch.where(sure_B, self.predicted_B, IGNORE).to(self.labels_B.dtype)
+        return torch.where(bare_B.view(-1, *[1] * len(self.space)), stand_in_B, self.labels_B)
 
     def wrong_N(self, classes_B: Tensor, grid: Sequence[int]) -> Tensor:
         """Places of the grid where the student is wrong about at least half of what is known."""
-        wrong_B = (self.student_BC.argmax(dim=1) != classes_B) & (classes_B != IGNORE)
+        wrong_B = (self.answered_B != classes_B) & (classes_B != IGNORE)
         return area_pool(wrong_B.unsqueeze(1).float(), grid).flatten() >= 0.5
 
 
@@ -147,8 +153,9 @@ def class_shares(classes_B: Tensor, classes: int, grid: Sequence[int]) -> Tensor
         classes: Number of classes.
         grid: Size of the coarser grid.
     """
-    numbers_C = torch.arange(classes, device=classes_B.device).view(1, -1, *[1] * len(grid))
-    return area_pool((classes_B.unsqueeze(1) == numbers_C).float(), grid)
+    numbers_C = torch.arange(classes, dtype=classes_B.dtype, device=classes_B.device)
+    mine_BC = classes_B.unsqueeze(1) == numbers_C.view(1, -1, *[1] * len(grid))
+    return area_pool(mine_BC.float(), grid)
 
 
 def pure_classes(shares_BC: Tensor, purity: float) -> Tensor:

@@ -52,12 +52,13 @@ def soft_dice(
     logits_BC = as_class_logits(logits_BC)
     _require_labels(logits_BC, labels_B)
     labels_B1N = labels_B.flatten(1).unsqueeze(1)
-    foreground_C = torch.arange(1, logits_BC.shape[1], device=labels_B.device).view(1, -1, 1)
-    truth_BCN = labels_B1N == foreground_C
+    numbers_C = torch.arange(1, logits_BC.shape[1], dtype=labels_B.dtype, device=labels_B.device)
+    truth_BCN = labels_B1N == numbers_C.view(1, -1, 1)
     known_B1N = labels_B1N != IGNORE
-    probability_BCN = logits_BC.softmax(dim=1)[:, 1:].flatten(2) * known_B1N
+    probability_BCN = logits_BC.softmax(dim=1)[:, 1:].flatten(2)
     both_BC = (probability_BCN * truth_BCN).sum(dim=2)
-    either_BC = probability_BCN.sum(dim=2) + truth_BCN.sum(dim=2)
+    known_BN1 = known_B1N.transpose(1, 2).to(probability_BCN.dtype)
+    either_BC = (probability_BCN @ known_BN1).squeeze(2) + truth_BCN.sum(dim=2)
     if over == "batch":
         return _one_minus_dice(both_BC.sum(dim=0), either_BC.sum(dim=0), smooth).mean()
     loss_B = _one_minus_dice(both_BC, either_BC, smooth).mean(dim=1)
