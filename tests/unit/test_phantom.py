@@ -10,9 +10,9 @@ import SimpleITK as sitk
 
 from medstill.errors import ConfigError, RunError
 from medstill.volumes.phantom import write_phantom
-from medstill.volumes.phantom_anatomy import LABELS
 from medstill.volumes.phantom_scan import DIRECTION, draw_patient
 from medstill.volumes.phantom_shapes import Body, ellipsoid, smooth_field, tube
+from medstill.volumes.phantom_tissues import LABELS
 
 SIZE = (12, 64, 64)
 COHORT = 24

@@ -22,8 +22,8 @@ import SimpleITK as sitk
 from medstill.errors import ConfigError, RunError
 from medstill.runs import atomic_folder, read_json, write_json
 from medstill.volumes.io import write_image
-from medstill.volumes.phantom_anatomy import LABELS
 from medstill.volumes.phantom_scan import draw_patient
+from medstill.volumes.phantom_tissues import LABELS
 
 logger = logging.getLogger(__name__)
 

@@ -9,61 +9,15 @@ liver and spleen alike: which organ a place belongs to follows from where in the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntEnum
-
 import numpy as np
-from numpy.typing import NDArray
 
-from medstill.volumes.phantom_shapes import Body, Field, Point, ellipsoid, tube
-
-Mask = NDArray[np.bool_]
-
-LABELS = ("background", "spleen", "right kidney", "left kidney", "liver", "stomach", "aorta")
-"""Label names in the order of their values."""
+from medstill.volumes.phantom_bowel import fill_with_gas, lay_bowel
+from medstill.volumes.phantom_shapes import Body, Field, Point, around, ellipsoid, tube
+from medstill.volumes.phantom_tissues import Anatomy, Tissue
 
 HALF_WIDTH_MM = 160.0
 HALF_DEPTH_MM = 112.0
 """Half axes of the standard body in `u` and `v`."""
-
-
-class Tissue(IntEnum):
-    """What a voxel is made of."""
-
-    AIR = 0
-    FAT = 1
-    MUSCLE = 2
-    LUNG = 3
-    SPONGY_BONE = 4
-    COMPACT_BONE = 5
-    DISC = 6
-    LIVER = 7
-    SPLEEN = 8
-    CORTEX = 9
-    MEDULLA = 10
-    STOMACH = 11
-    BOWEL = 12
-    BRIGHT_BOWEL = 13
-    PANCREAS = 14
-    BILE = 15
-    ARTERY = 16
-    VEIN = 17
-    GAS = 18
-    TABLE_SHELL = 19
-    TABLE_FOAM = 20
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """Tissue and label of every voxel."""
-
-    tissue_ZYX: NDArray[np.uint8]
-    label_ZYX: NDArray[np.uint8]
-
-    def paint(self, where: Mask, tissue: Tissue, label: str = "background") -> None:
-        """Give the voxels of `where` a tissue and a label, over what they were before."""
-        self.tissue_ZYX[where] = tissue
-        self.label_ZYX[where] = LABELS.index(label)
 
 
 def build_anatomy(rng: np.random.Generator, body: Body) -> Anatomy:
@@ -72,7 +26,7 @@ def build_anatomy(rng: np.random.Generator, body: Body) -> Anatomy:
     anatomy = Anatomy(np.zeros(shape, np.uint8), np.zeros(shape, np.uint8))
     inside = _trunk(rng, body, anatomy)
     # Anterior contents first: what lies behind or is firmer displaces them.
-    _bowel(rng, body, anatomy, inside)
+    lay_bowel(rng, body, anatomy, inside)
     _stomach(rng, body, anatomy, inside)
     _spleen(rng, body, anatomy, inside)
     _liver(rng, body, anatomy, inside)
@@ -81,11 +35,6 @@ def build_anatomy(rng: np.random.Generator, body: Body) -> Anatomy:
     _great_vessels(rng, body, anatomy)
     _chest(rng, body, anatomy, inside)
     return anatomy
-
-
-def _around(rng: np.random.Generator, point: Point, spread: float) -> Point:
-    shift = rng.uniform(-spread, spread, size=3)
-    return point[0] + shift[0], point[1] + shift[1], point[2] + shift[2]
 
 
 def _sized(rng: np.random.Generator, half: Point, low: float, high: float) -> Point:
@@ -166,63 +115,24 @@ def _spine(rng: np.random.Generator, body: Body, anatomy: Anatomy) -> None:
     anatomy.paint(ellipsoid(body, (0, 79, 0), (9.5, 8, 4000)) < 0, Tissue.BILE)
 
 
-def _bowel(rng: np.random.Generator, body: Body, anatomy: Anatomy, inside: Field) -> None:
-    """Loops with the HU of the organs or of the kidneys, and the colon at both flanks."""
-    fits = inside > 3
-    for _ in range(rng.integers(20, 27)):
-        start = rng.uniform((-85, -75, -110), (90, 5, -5))
-        bends = [start, *(start + np.cumsum(rng.uniform(-32, 32, size=(2, 3)), axis=0))]
-        points: list[Point] = [(float(p[0]), float(p[1]), float(p[2])) for p in bends]
-        radius = rng.uniform(11, 19)
-        loop = tube(body, points, rng.uniform(0.85, 1.15, size=3) * radius)
-        loop += body.fields[int(rng.integers(3, 6))] * 2
-        tissue = Tissue.BRIGHT_BOWEL if rng.uniform() < 0.22 else Tissue.BOWEL
-        anatomy.paint((loop < 4) & fits, Tissue.FAT)
-        anatomy.paint((loop < 0) & fits, Tissue.BOWEL)
-        anatomy.paint((loop < -3) & fits, tissue)
-        _gas(body, anatomy, (loop < -3) & fits, rng.uniform(-0.5, 0.35))
-    flanks: list[tuple[Point, Point]] = [
-        ((-104, 10, -130), (-98, -10, -30)),
-        ((112, 22, -130), (108, 12, 25)),
-    ]
-    for low, high in flanks:
-        ends = [_around(rng, low, 6), _around(rng, high, 8)]
-        colon = tube(body, ends, rng.uniform(15, 24, size=2)) + body.fields[4] * 3
-        anatomy.paint((colon < 4) & fits, Tissue.FAT)
-        anatomy.paint((colon < 0) & fits, Tissue.BOWEL)
-        _gas(body, anatomy, (colon < -3) & fits & (body.fields[6] > 0.2), rng.uniform(-0.2, 0.6))
-    head, tail = _around(rng, (-28, 8, -8), 6), _around(rng, (62, 18, 34), 8)
-    pancreas = tube(body, [head, _around(rng, (8, -6, 14), 5), tail], [15, 11, 10])
-    anatomy.paint((pancreas + body.fields[5] * 2.5 < 0) & fits, Tissue.PANCREAS)
-
-
-def _gas(body: Body, anatomy: Anatomy, where: Mask, share: float) -> None:
-    """Fill the front part of a hollow organ with gas: a share of its extent front to back."""
-    if share <= 0 or not where.any():
-        return
-    low, high = body.v[where].min(), body.v[where].max()
-    gas = where & (body.v < low + np.float32(share) * (high - low))
-    anatomy.tissue_ZYX[gas] = Tissue.GAS
-
-
 def _stomach(rng: np.random.Generator, body: Body, anatomy: Anatomy, inside: Field) -> None:
     full = rng.uniform(0.72, 1.2)
     points = [
-        _around(rng, (58, 18, 66), 7),
-        _around(rng, (62, -28, 34), 8),
-        _around(rng, (46, -52, 2), 8),
-        _around(rng, (-6, -52, -8), 8),
+        around(rng, (58, 18, 66), 7),
+        around(rng, (62, -28, 34), 8),
+        around(rng, (46, -52, 2), 8),
+        around(rng, (-6, -52, -8), 8),
     ]
     radii = [32 * full, 33 * full, 24 * full, 14 * full]
     stomach = np.maximum(tube(body, points, radii) + body.fields[3] * 3.5, 3 - inside)
     anatomy.paint(stomach < 4, Tissue.FAT)
     anatomy.paint(stomach < 0, Tissue.STOMACH, "stomach")
-    _gas(body, anatomy, stomach < -4, rng.uniform(-0.1, 0.45))
+    fill_with_gas(body, anatomy, stomach < -4, rng.uniform(-0.1, 0.45))
 
 
 def _spleen(rng: np.random.Generator, body: Body, anatomy: Anatomy, inside: Field) -> None:
     half = _sized(rng, (29, 50, 50), 0.85, 1.2)
-    centre = _around(rng, (99, 38, 44), 8)
+    centre = around(rng, (99, 38, 44), 8)
     spleen = ellipsoid(body, centre, half, rng.uniform(0.1, 0.55)) + body.fields[7] * 4
     spleen = np.maximum(spleen, 2.5 - inside)
     anatomy.paint(spleen < 3, Tissue.FAT)
@@ -230,10 +140,10 @@ def _spleen(rng: np.random.Generator, body: Body, anatomy: Anatomy, inside: Fiel
 
 
 def _liver(rng: np.random.Generator, body: Body, anatomy: Anatomy, inside: Field) -> None:
-    right = ellipsoid(body, _around(rng, (-80, -4, 36), 8), _sized(rng, (72, 84, 76), 0.9, 1.1))
+    right = ellipsoid(body, around(rng, (-80, -4, 36), 8), _sized(rng, (72, 84, 76), 0.9, 1.1))
     left_half = _sized(rng, (78, 36, 38), 0.8, 1.1)
-    left = ellipsoid(body, _around(rng, (-2, -54, 50), 9), left_half, rng.uniform(-0.3, 0.1))
-    caudate = ellipsoid(body, _around(rng, (-28, 6, 44), 5), (28, 26, 30))
+    left = ellipsoid(body, around(rng, (-2, -54, 50), 9), left_half, rng.uniform(-0.3, 0.1))
+    caudate = ellipsoid(body, around(rng, (-28, 6, 44), 5), (28, 26, 30))
     liver = np.minimum(np.minimum(right, left), caudate) + body.fields[6] * 4
     # The fissure between the lobes, and the hollow of the great vessels and the spine.
     notch = tube(body, [(-22, -100, 0), (-26, -12, 26), (-44, 12, -6)], [3, 7, 12])
@@ -242,7 +152,7 @@ def _liver(rng: np.random.Generator, body: Body, anatomy: Anatomy, inside: Field
     anatomy.paint(liver < 3, Tissue.FAT)
     anatomy.paint(liver < 0, Tissue.LIVER, "liver")
     size = rng.uniform(0.5, 1.15)
-    gall = ellipsoid(body, _around(rng, (-42, -42, -2), 7), (14 * size, 19 * size, 24 * size), 0.4)
+    gall = ellipsoid(body, around(rng, (-42, -42, -2), 7), (14 * size, 19 * size, 24 * size), 0.4)
     anatomy.paint((gall < 0) & (inside > 3), Tissue.BILE)
     # Vessels are the lines where two fields are zero together.
     lines = body.fields[3] ** 2 + body.fields[7] ** 2 < 0.022
@@ -253,7 +163,7 @@ def _liver(rng: np.random.Generator, body: Body, anatomy: Anatomy, inside: Field
 def _kidneys(rng: np.random.Generator, body: Body, anatomy: Anatomy, inside: Field) -> None:
     size = rng.uniform(0.88, 1.12)
     for side, name, level in ((-1.0, "right kidney", -18.0), (1.0, "left kidney", -4.0)):
-        centre = _around(rng, (side * 61, 44, level), 7)
+        centre = around(rng, (side * 61, 44, level), 7)
         own = size * rng.uniform(0.94, 1.06)
         turn = side * rng.uniform(0.3, 0.7)
         kidney = ellipsoid(body, centre, (23 * own, 29 * own, 50 * own), -turn)
@@ -294,6 +204,6 @@ def _chest(rng: np.random.Generator, body: Body, anatomy: Anatomy, inside: Field
     soft &= ~middle
     anatomy.paint(soft & (above < 4), Tissue.MUSCLE)
     anatomy.paint(soft & (above >= 4), Tissue.LUNG)
-    heart = ellipsoid(body, _around(rng, (22, -36, 106), 6), (64, 52, 46), 0.4)
+    heart = ellipsoid(body, around(rng, (22, -36, 106), 6), (64, 52, 46), 0.4)
     anatomy.paint(soft & (above >= 4) & (heart < 5), Tissue.FAT)
     anatomy.paint(soft & (above >= 4) & (heart < 0), Tissue.VEIN)

@@ -13,8 +13,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from medstill.volumes.geometry import image_of
-from medstill.volumes.phantom_anatomy import HALF_WIDTH_MM, Anatomy, Tissue, build_anatomy
+from medstill.volumes.phantom_anatomy import HALF_WIDTH_MM, build_anatomy
 from medstill.volumes.phantom_shapes import Body, Field, smooth_field
+from medstill.volumes.phantom_tissues import Anatomy, Tissue
 from medstill.volumes.records import Geometry
 
 DIRECTION = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
@@ -102,7 +103,7 @@ def _draw_scan(rng: np.random.Generator) -> Scan:
         Tissue.PANCREAS: rng.uniform(-8, 4),
         Tissue.MUSCLE: rng.uniform(-9, 1),
     }
-    kidney = soft + 12 + 70 * phase + rng.uniform(-6, 6)
+    kidney = soft + 8 + 45 * phase + rng.uniform(-4, 4)
     vessel = soft + 14 + 80 * phase
     hu = {
         Tissue.AIR: -1000,
@@ -166,7 +167,7 @@ def _add_table(anatomy: Anatomy, pose: Pose) -> None:
     across = (np.arange(columns) - (columns - 1) / 2) * pose.spacing_zyx_mm[2]
     down = (np.arange(rows) - under) * pose.spacing_zyx_mm[1]
     depth = down[:, None] + 26 * (across[None] / HALF_WIDTH_MM) ** 2 - 2
-    shell = max(3.0, 1.7 * pose.spacing_zyx_mm[1])
+    shell = max(3.0, 2 * pose.spacing_zyx_mm[1])
     plate = (np.abs(depth) < shell / 2) | (np.abs(depth - 22) < shell / 2)
     filled = (depth > 0) & (depth < 22)
     air = tissue == Tissue.AIR

@@ -90,3 +90,9 @@ def tube(
         radius = np.float32(radii[i]) + along * np.float32(radii[i + 1] - radii[i])
         np.minimum(distance, np.sqrt(squared) - radius, out=distance)
     return distance
+
+
+def around(rng: np.random.Generator, point: Point, spread: float) -> Point:
+    """A place within `spread` mm of `point` along each axis."""
+    shift = rng.uniform(-spread, spread, size=3)
+    return point[0] + shift[0], point[1] + shift[1], point[2] + shift[2]
