@@ -203,13 +203,15 @@ def test_four_dimensions_are_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "a.nii.gz")
 
 
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize("suffix", VOLUMES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_nan_and_inf_are_refused(tmp_path: Path, value: float) -> None:
-    values = array(volume()).astype("float32")
+def test_nan_and_inf_are_refused(tmp_path: Path, value: float, suffix: str, kind: str) -> None:
+    values = array(volume()).astype(kind)
     values[3, 4, 5] = value
-    sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / "a.mha"))
-    with pytest.raises(IntensityError, match=r"a\.mha' holds NaN or Inf"):
-        read_image(tmp_path / "a.mha")
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / f"a{suffix}"))
+    with pytest.raises(IntensityError, match=rf"a{suffix}' holds NaN or Inf: expected finite"):
+        read_image(tmp_path / f"a{suffix}")
 
 
 def test_a_constant_image_is_refused_but_an_empty_label_is_not(tmp_path: Path) -> None:

@@ -14,11 +14,14 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import SimpleITK as sitk
 
-from medstill.errors import GeometryError, UnreadableFileError
+from medstill.errors import GeometryError, IntensityError, UnreadableFileError
 
 _HEADER_BYTES = 544
 _CHUNK_BYTES = 1 << 22
@@ -42,6 +45,7 @@ def check_file(path: Path) -> None:
     Raises:
         UnreadableFileError: The file is cut short or damaged.
         GeometryError: Its header states a spacing that is not a positive number.
+        IntensityError: It is a NIfTI that holds NaN or Inf, which ITK reads as 0.
     """
     if path.stat().st_size == 0:
         raise truncated(path, "image data", "an empty file")
@@ -61,6 +65,14 @@ def truncated(path: Path, expected: str, found: str) -> UnreadableFileError:
     return UnreadableFileError(
         f"'{path}' is truncated or damaged: expected {expected}, found {found}. "
         "Copy or download the file again."
+    )
+
+
+def not_finite(path: Path) -> IntensityError:
+    """The error for a file that holds something else than numbers."""
+    return IntensityError(
+        f"'{path}' holds NaN or Inf: expected finite numbers in every voxel. "
+        "Replace them (for example by the value of the background) and try again."
     )
 
 
@@ -89,6 +101,8 @@ class _NiftiHeader:
     """One unused number, then the spacing of each axis."""
     bits: int
     offset: int
+    floats: np.dtype[Any] | None
+    """The type of the voxels in the file if it is floating point."""
 
     @property
     def file_bytes(self) -> int:
@@ -99,20 +113,22 @@ class _NiftiHeader:
 
 def _nifti_header(path: Path, head: bytes) -> _NiftiHeader:
     for order in "<>":
-        for size, dim, bits, pixdim, offset in (
-            (348, "8h:40", "h:72", "8f:76", "f:108"),
-            (540, "8q:16", "h:14", "8d:104", "q:168"),
+        for size, dim, datatype, bits, pixdim, offset in (
+            (348, "8h:40", "h:70", "h:72", "8f:76", "f:108"),
+            (540, "8q:16", "h:12", "h:14", "8d:104", "q:168"),
         ):
             if len(head) >= size and struct.unpack_from(f"{order}i", head)[0] == size:
                 read = _Fields(order, head)
+                kind = _NIFTI_FLOATS.get(int(read(datatype)[0]))
                 return _NiftiHeader(
                     dim=tuple(int(value) for value in read(dim)),
                     pixdim=tuple(float(value) for value in read(pixdim)),
                     bits=int(read(bits)[0]),
                     offset=int(read(offset)[0]),
+                    floats=np.dtype(order + kind) if kind else None,
                 )
     raise UnreadableFileError(
-        f"'{path}' is not a NIfTI file: expected a header of 348 or 540 bytes, found "
+        f"'{path}' is not a whole NIfTI file: expected a header of 348 or 540 bytes, found "
         f"{len(head)} bytes that do not begin with that number. Copy or download the file again."
     )
 
@@ -128,9 +144,15 @@ class _Fields:
 
 
 def _check_nifti(path: Path) -> None:
-    compressed = path.name.lower().endswith(".gz")
-    head, length = _unpacked(path) if compressed else _plain(path)
-    header = _nifti_header(path, head)
+    packed = path.name.lower().endswith(".gz")
+    try:
+        with gzip.open(path, "rb") if packed else path.open("rb") as file:
+            header = _nifti_header(path, file.read(_HEADER_BYTES))
+            # The end of a compressed file, and its checksum, are only known when it is unpacked.
+            needs_all = packed or header.floats is not None
+            length = _read_through(file, header, path) if needs_all else path.stat().st_size
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise truncated(path, "a whole gzip file", str(error)) from error
     if header.offset and length < header.file_bytes:
         raise truncated(path, f"{header.file_bytes:,} bytes", f"{length:,}")
     rank = min(header.dim[0], 3)
@@ -141,22 +163,19 @@ def _check_nifti(path: Path) -> None:
     check_spacing(path, spacing)
 
 
-def _plain(path: Path) -> tuple[bytes, int]:
-    with path.open("rb") as file:
-        return file.read(_HEADER_BYTES), path.stat().st_size
-
-
-def _unpacked(path: Path) -> tuple[bytes, int]:
-    """The beginning and the length of a compressed file, its checksum verified."""
-    try:
-        with gzip.open(path, "rb") as file:
-            head = file.read(_HEADER_BYTES)
-            length = len(head)
-            while chunk := file.read(_CHUNK_BYTES):
-                length += len(chunk)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise truncated(path, "a whole gzip file", str(error)) from error
-    return head, length
+def _read_through(file: gzip.GzipFile | BufferedReader, header: _NiftiHeader, path: Path) -> int:
+    """Read to the end, look at every floating point voxel, and return the length in bytes."""
+    file.seek(header.offset)
+    length = header.offset
+    while chunk := file.read(_CHUNK_BYTES):
+        part = chunk[: max(0, header.file_bytes - length)]
+        length += len(chunk)
+        if header.floats is None:
+            continue
+        part = part[: len(part) // header.floats.itemsize * header.floats.itemsize]
+        if not np.isfinite(np.frombuffer(part, header.floats)).all():
+            raise not_finite(path)
+    return length
 
 
 def _check_jpeg(path: Path) -> None:
@@ -213,6 +232,8 @@ def _check_text_spacing(path: Path) -> None:
         # NRRD writes NaN for axes that have no spacing, such as colour.
         check_spacing(path, [n for n in numbers if not (is_nrrd and math.isnan(n))])
 
+
+_NIFTI_FLOATS = {16: "f4", 64: "f8"}
 
 _META_BYTES = {
     "MET_CHAR": 1,

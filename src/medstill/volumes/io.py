@@ -21,7 +21,7 @@ from medstill.errors import (
     StorageError,
 )
 from medstill.runs import atomic
-from medstill.volumes.checks import check_file, text_field
+from medstill.volumes.checks import check_file, not_finite, text_field
 from medstill.volumes.formats import (
     FLAT_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -72,10 +72,7 @@ def read_image(path: Path) -> sitk.Image:
     image = load(path)
     low, high = _range(image)
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise IntensityError(
-            f"'{path}' holds NaN or Inf: expected finite numbers in every voxel. "
-            "Replace them (for example by the value of the background) and try again."
-        )
+        raise not_finite(path)
     if low == high:
         raise IntensityError(
             f"'{path}' is constant: expected an image, found {low:g} in every voxel. "
@@ -128,6 +125,7 @@ def read_label(path: Path) -> sitk.Image:
         UnreadableFileError: The file is missing, truncated, damaged or of an unknown format.
         GeometryError: It has four dimensions, or a spacing that is not positive.
         LabelError: Its numbers are not whole, or it is a coloured picture.
+        IntensityError: It is a NIfTI that holds NaN or Inf.
     """
     label = _one_component(load(path), path)
     values = sitk.GetArrayViewFromImage(label)

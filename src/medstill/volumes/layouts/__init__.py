@@ -51,9 +51,7 @@ def find_dataset(root: Path, *, layout: str | None = None, skip_bad: bool = Fals
     finding = examine(root, layout=layout)
     if finding.problems and not skip_bad:
         first, others = finding.problems[0], len(finding.problems) - 1
-        more = (
-            f" There are {others} more problems; `medstill inspect` lists them." if others else ""
-        )
+        more = f" {others} more problems are listed by `medstill inspect`." if others else ""
         raise type(first)(f"{first}{more}")
     for problem in finding.problems:
         _log.warning("Left out: %s", problem)
