@@ -16,6 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from medstill.config import Fraction, Record
 from medstill.errors import ModelFileError
+from medstill.volumes.geometry import ORIENTATION
+from medstill.volumes.intensity import INTENSITIES
 from medstill.volumes.records import Preparation
 
 CONTRACT_VERSION: Final = 1
@@ -186,7 +188,20 @@ def _demands(preparation: Preparation) -> list[tuple[bool, str]]:
             f"1 to {MOST_CHANNELS} channels expected, found {channels}",
         ),
         (
+            all(one.kind in INTENSITIES for one in preparation.intensity),
+            f"intensity {_unknown_kinds(preparation)} is not one of {', '.join(INTENSITIES)}",
+        ),
+        (
+            preparation.orientation == ORIENTATION,
+            f"orientation must be {ORIENTATION}, found {preparation.orientation[:10]!r}",
+        ),
+        (
             seen is None or (len(seen.intensity) == channels and len(seen.spacing_zyx_mm) == 3),
             "seen must have three spacings and one intensity range a channel",
         ),
     ]
+
+
+def _unknown_kinds(preparation: Preparation) -> str:
+    kinds = {one.kind for one in preparation.intensity if one.kind not in INTENSITIES}
+    return ", ".join(f"'{kind[:40]}'" for kind in sorted(kinds)[:3])

@@ -30,6 +30,8 @@ OPSET: Final = 18
 LEAST_AGREEMENT: Final = 0.9999
 """Least share of voxels whose label the file and PyTorch agree on (fp32)."""
 
+_SAME_NETWORK: Final = 0.99
+"""Least agreement at another size: what differs there is another computation, not rounding."""
 _AXES: Final = {2: ("y", "x"), 3: ("z", "y", "x")}
 _NOISY_LOGGERS: Final = ("torch.onnx._internal.exporter._registration",)
 
@@ -92,9 +94,9 @@ def export_onnx(
         ShapeError: `verify_on` is empty or of other axes or channels than the contract.
     """
     _check_images(verify_on, contract)
-    inference = LogitsOnly(copy.deepcopy(network).cpu().eval())
+    inference = LogitsOnly(copy.deepcopy(network).cpu()).eval()
     with atomic(Path(path)) as draft:
-        fixed_axes = _write(inference, contract, draft, _example(contract))
+        fixed_axes = _write(inference, contract, draft, verify_on[0])
         comparison = compare(inference, load_model(draft), verify_on)
         if not comparison.label_agreement >= LEAST_AGREEMENT:
             raise ModelFileError(
@@ -180,29 +182,61 @@ def _check_images(images: Sequence[NDArray[np.floating]], contract: Contract) ->
             )
 
 
-def _example(contract: Contract) -> Tensor:
-    preparation = contract.preparation
-    space = preparation.patch_zyx[-preparation.spatial_dims :]
-    # A batch of one would be taken for a constant by torch.export.
-    return torch.zeros(2, preparation.channels, *space)
-
-
 def _write(
-    inference: nn.Module, contract: Contract, path: Path, example: Tensor
+    inference: nn.Module, contract: Contract, path: Path, image_BC: NDArray[np.floating]
 ) -> tuple[str, ...]:
+    """Write the file; return the spatial axes on which it takes the patch size only."""
+    space = contract.preparation.patch_zyx[-contract.preparation.spatial_dims :]
+    # A batch of one would be taken for a constant by torch.export.
+    patch_BC = np.resize(image_BC, (2, contract.preparation.channels, *space))
     try:
-        model = _translate(inference, example)
+        model = _translate(inference, torch.tensor(patch_BC, dtype=torch.float32))
     except Exception as error:  # the exporter lets through whatever a network's code raises
         raise ModelFileError(
             f"The network '{contract.network.name}' cannot be exported to ONNX: "
             f"{_reason(error)}. Choose a network that torch.onnx can export, or predict from the "
             "run folder."
         ) from error
-    fixed_axes = _name_axes(model.graph, contract)
+    axes = ("batch", "channels", *_AXES[contract.preparation.spatial_dims])
     _forget_sources(model)
     _add_metadata(model, contract.to_metadata())
+    _set_sizes(model.graph, axes, patch_BC.shape, fixed=("channels",))
+    _save(model, path)
+    fixed = _fixed_axes(inference, load_model(path), axes, patch_BC)
+    if "batch" in fixed:
+        raise ModelFileError(
+            f"The network '{contract.network.name}' cannot be exported: it takes batches of one "
+            "size only. Choose another network, or predict from the run folder."
+        )
+    _set_sizes(model.graph, axes, patch_BC.shape, fixed=("channels", *fixed))
+    _save(model, path)
+    return fixed
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
-    return fixed_axes
+
+
+def _fixed_axes(
+    inference: nn.Module, model: OnnxModel, axes: Sequence[str], patch_BC: NDArray[np.floating]
+) -> tuple[str, ...]:
+    """The axes on which the file fails at, or disagrees about, twice the size.
+
+    The exporter calls an axis free when it has seen no reason against it; only trying tells.
+    """
+    fixed = []
+    for position, axis in enumerate(axes):
+        twice_BC = np.concatenate([patch_BC, patch_BC], axis=position)
+        if axis != "channels" and not _agrees(inference, model, twice_BC):
+            fixed.append(axis)
+    return tuple(fixed)
+
+
+def _agrees(inference: nn.Module, model: OnnxModel, image_BC: NDArray[np.floating]) -> bool:
+    try:
+        return compare(inference, model, [image_BC]).label_agreement >= _SAME_NETWORK
+    except Exception:  # whatever PyTorch or onnxruntime raise: this size cannot be had
+        return False
 
 
 def _translate(inference: nn.Module, example: Tensor) -> onnx.ModelProto:
@@ -227,28 +261,19 @@ def _translate(inference: nn.Module, example: Tensor) -> onnx.ModelProto:
     return model
 
 
-def _name_axes(graph: onnx.GraphProto, contract: Contract) -> tuple[str, ...]:
-    """Give free axes their names; return the spatial ones that are fixed."""
-    axes = ("batch", "channels", *_AXES[contract.preparation.spatial_dims])
-    names: dict[str, str] = {}
-    fixed = []
-    for axis, size in zip(axes, graph.input[0].type.tensor_type.shape.dim, strict=True):
-        if size.dim_param:
-            names[size.dim_param] = axis
-        else:
-            fixed.append(axis)
-    if "batch" in fixed:
-        raise ModelFileError(
-            f"The network '{contract.network.name}' cannot be exported: its code fixes the batch "
-            "size. Choose another network, or predict from the run folder."
-        )
+def _set_sizes(
+    graph: onnx.GraphProto, axes: Sequence[str], shape: Sequence[int], *, fixed: Sequence[str]
+) -> None:
+    """Name the free axes of input and output and give the fixed ones their size."""
     for value in (*graph.input, *graph.output):
-        for size in value.type.tensor_type.shape.dim:
-            if size.dim_param in names:
-                size.dim_param = names[size.dim_param]
-    # Inner shapes are written in the old names; onnxruntime works them out by itself.
+        sizes = value.type.tensor_type.shape.dim
+        for axis, count, size in zip(axes, shape, sizes, strict=True):
+            if axis not in fixed:
+                size.dim_param = axis
+            elif axis != "channels":
+                size.dim_value = count
+    # Inner shapes are written in other names; onnxruntime works them out by itself.
     del graph.value_info[:]
-    return tuple(axis for axis in fixed if axis != "channels")
 
 
 def _forget_sources(model: onnx.ModelProto) -> None:
