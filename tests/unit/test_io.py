@@ -389,3 +389,20 @@ def test_warnings_stay_off_and_come_back(tmp_path: Path, capfd: pytest.CaptureFi
     read_image(tmp_path / "a.nii")
     assert capfd.readouterr().err == ""
     assert sitk.ProcessObject.GetGlobalWarningDisplay() == shown
+
+
+def test_a_file_that_may_not_be_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.nii"
+    sitk.WriteImage(volume(), str(path))
+
+    def locked(self: Path, *options: object, **more: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", locked)
+        with pytest.raises(UnreadableFileError, match=r"a\.nii' cannot be opened.*Permission den"):
+            read_image(path)
+    with pytest.raises(UnreadableFileError, match=r"gone\.nii' cannot be opened.*No such file"):
+        content_hash_of([tmp_path / "gone.nii"])

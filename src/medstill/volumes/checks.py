@@ -39,6 +39,22 @@ def quiet() -> Iterator[None]:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about a file that cannot be opened into our error.
+
+    Raises:
+        UnreadableFileError: No such file, no permission, a disk that fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UnreadableFileError(
+            f"'{path}' cannot be opened: expected a file that you may read, found: "
+            f"{error.strerror or error}. Check its name, its permissions and the disk."
+        ) from error
+
+
 def check_file(path: Path) -> None:
     """Check what the reader of this file's format would let pass.
 

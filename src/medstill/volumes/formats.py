@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from medstill.errors import GeometryError, UnreadableFileError, require
-from medstill.volumes.checks import check_file, check_spacing, is_dicom, quiet, truncated
+from medstill.volumes.checks import check_file, check_spacing, is_dicom, quiet, readable, truncated
 from medstill.volumes.dicom import read_series
 
 FLAT_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".gif")
@@ -47,12 +47,9 @@ def load(path: Path) -> sitk.Image:
         raise UnreadableFileError(
             f"'{path}' does not exist: expected an image file or a DICOM folder. Check the name."
         )
-    if not suffix_of(path) and not is_dicom(path):
-        raise UnreadableFileError(
-            f"'{path}' is of a format that medstill does not read: expected one of "
-            f"{', '.join(IMAGE_SUFFIXES)}, found '{path.suffix}'. Convert the file."
-        )
-    check_file(path)
+    with readable(path):
+        _check_format(path)
+        check_file(path)
     image = _read_gif(path) if suffix_of(path) == ".gif" else _read_itk(path)
     image = _without_alpha(_three_dimensional(image, path))
     if is_flat(path):
@@ -63,6 +60,14 @@ def load(path: Path) -> sitk.Image:
     for key in image.GetMetaDataKeys():
         image.EraseMetaData(key)
     return image
+
+
+def _check_format(path: Path) -> None:
+    if not suffix_of(path) and not is_dicom(path):
+        raise UnreadableFileError(
+            f"'{path}' is of a format that medstill does not read: expected one of "
+            f"{', '.join(IMAGE_SUFFIXES)}, found '{path.suffix}'. Convert the file."
+        )
 
 
 def _read_itk(path: Path) -> sitk.Image:

@@ -21,7 +21,7 @@ from medstill.errors import (
     StorageError,
 )
 from medstill.runs import atomic
-from medstill.volumes.checks import check_file, not_finite, text_field
+from medstill.volumes.checks import check_file, not_finite, readable, text_field
 from medstill.volumes.formats import (
     FLAT_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -207,11 +207,14 @@ def content_hash_of(paths: Iterable[Path]) -> str:
     """SHA-256 of the content of files, in the order given; folders count with all their files.
 
     Names do not count. The data file of a MetaImage or NRRD header counts with it.
+
+    Raises:
+        UnreadableFileError: A file is missing or may not be read.
     """
     total = hashlib.sha256()
     for path in paths:
         for source in _sources(path):
-            with source.open("rb") as file:
+            with readable(source), source.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
 
