@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medstill.errors import LabelError, ShapeError
-from medstill.evaluation.overlap import count_voxels, dice_by_class
+from medstill.evaluation.overlap import count_voxels, dice_by_class, mean_by_class
 
 SHAPE = (17, 23, 31)
 
@@ -80,3 +80,14 @@ def test_values_outside_the_classes_are_refused(which, value):
     volumes[which][1, 2, 3] = value
     with pytest.raises(LabelError, match=rf"The {which} holds the values \[{value}\].*0 to 3"):
         dice_by_class(volumes["truth"], volumes["prediction"], 4)
+
+
+def test_cases_are_averaged_where_they_have_the_class():
+    cases = [np.array([1, 0.5, np.nan, np.nan]), np.array([1, 0.7, 0.2, np.nan])]
+    found = mean_by_class(cases, ("background", "a", "b", "c"))
+    assert found == {"a": pytest.approx(0.6), "b": 0.2}
+
+
+def test_cases_without_any_class_are_refused():
+    with pytest.raises(LabelError, match=r"None of the classes \['a'\] is in any of the 2 cases"):
+        mean_by_class([np.array([1, np.nan])] * 2, ("background", "a"))

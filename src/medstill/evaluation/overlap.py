@@ -106,6 +106,9 @@ def mean_by_class(dice_of_cases: Sequence[Values], classes: Sequence[str]) -> di
         Class name -> mean over the cases that have the class in truth or prediction; a class
         that no case has is left out.
 
+    Raises:
+        LabelError: No case has any foreground class.
+
     >>> mean_by_class([np.array([1, 0.5, np.nan]), np.array([1, 0, np.nan])], ("bg", "a", "b"))
     {'a': 0.25}
     """
@@ -114,36 +117,9 @@ def mean_by_class(dice_of_cases: Sequence[Values], classes: Sequence[str]) -> di
         scored = [float(dice[value]) for dice in dice_of_cases if not np.isnan(dice[value])]
         if scored:
             found[name] = math.fsum(scored) / len(scored)
-    return found
-
-
-def mean_by_class(
-    dice_by_case: Sequence[NDArray[np.float64]], classes: Sequence[str]
-) -> dict[str, float]:
-    """Mean Dice of each foreground class over cases.
-
-    Args:
-        dice_by_case: What `dice_by_class` gave for each case.
-        classes: Class names in the order of their values, background first.
-
-    Returns:
-        Class name -> mean over the cases where the class is in truth or prediction; a class that
-        is in neither of any case is left out.
-
-    Raises:
-        LabelError: No foreground class is in any case.
-
-    >>> mean_by_class([np.array([1, 0.5, np.nan]), np.array([1, 0.7, np.nan])], ["bg", "a", "b"])
-    {'a': 0.6}
-    """
-    found: dict[str, float] = {}
-    for value, name in enumerate(classes[1:], start=1):
-        values = [float(dice[value]) for dice in dice_by_case if not np.isnan(dice[value])]
-        if values:
-            found[name] = math.fsum(values) / len(values)
     if not found:
         raise LabelError(
-            f"None of the classes {list(classes[1:])} is in any of the {len(dice_by_case)} cases "
+            f"None of the classes {list(classes[1:])} is in any of the {len(dice_of_cases)} cases "
             "to score, so nothing can be chosen by them. Use other validation patients."
         )
     return found
