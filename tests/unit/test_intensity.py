@@ -64,7 +64,7 @@ def test_colour_goes_by_the_range_of_the_type():
     np.testing.assert_allclose(scaled([0, 51, 255], "colour", dtype=np.uint8), [0, 0.2, 1])
     np.testing.assert_allclose(scaled([0, 65535], "colour", dtype=np.uint16), [0, 1])
     np.testing.assert_allclose(scaled([0.25, 0.5], "colour"), [0.25, 0.5])
-    with pytest.raises(IntensityError, match="found float32 between 0 and 200.*Convert"):
+    with pytest.raises(IntensityError, match=r"found float32 between 0 and 200.*Convert"):
         scaled([0, 200], "colour")
     with pytest.raises(IntensityError, match="found int16"):
         scaled([0, 1], "colour", dtype=np.int16)
@@ -96,11 +96,11 @@ def test_every_kind_gives_values_between_0_and_1(kind):
 
 
 def test_wrong_numbers_and_names_are_refused():
-    with pytest.raises(ConfigError, match="low below high .*found low 300 and high 240"):
+    with pytest.raises(ConfigError, match=r"low below high .*found low 300 and high 240"):
         resolved("ct", low=300)
     with pytest.raises(ConfigError, match=r"within \(0.0, 100.0\).*high 101"):
         resolved("mr", high=101)
-    with pytest.raises(ConfigError, match="'colour' takes no data.intensity.low"):
+    with pytest.raises(ConfigError, match=r"'colour' takes no data.intensity.low"):
         resolved("colour", low=3)
     with pytest.raises(ConfigError, match="channels differ: ct-window, percentiles"):
         resolved("ct", "mr", low=3)

@@ -59,7 +59,9 @@ def test_an_absurd_value_is_named_without_a_table_of_its_size():
 
 
 def test_a_wrong_name_is_answered_with_the_right_one():
-    with pytest.raises(UnknownNameError, match="No label is called 'splen'. Did you mean 'spleen'"):
+    with pytest.raises(
+        UnknownNameError, match=r"No label is called 'splen'. Did you mean 'spleen'"
+    ):
         mapping_of({"a": ("splen",)})
 
 
@@ -73,7 +75,7 @@ def test_overlapping_classes_are_refused():
 def test_odd_classes_are_refused():
     with pytest.raises(ConfigError, match="names a class 'background'"):
         mapping_of({"background": ("spleen",)})
-    with pytest.raises(ConfigError, match="data.labels.a is empty"):
+    with pytest.raises(ConfigError, match=r"data.labels.a is empty"):
         mapping_of({"a": ()})
 
 

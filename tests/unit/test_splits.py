@@ -6,7 +6,13 @@ import pytest
 from medstill.config import SplitConfig
 from medstill.errors import RunError, SplitError
 from medstill.volumes.records import CaseInfo, Split
-from medstill.volumes.splits import check_split, load_split, make_split, nested_fractions, save_split
+from medstill.volumes.splits import (
+    check_split,
+    load_split,
+    make_split,
+    nested_fractions,
+    save_split,
+)
 
 
 def info(case, patient=None, *, labelled=True, site=None):
@@ -109,7 +115,9 @@ def test_sites_are_kept_whole(kind):
 
 def test_fewer_sites_than_parts_are_refused():
     infos = [info(f"c{i}", site=f"site{i % 2}") for i in range(8)]
-    with pytest.raises(SplitError, match=r"at least 3 sites for 3 parts, found 2.*group_by=patient"):
+    with pytest.raises(
+        SplitError, match=r"at least 3 sites for 3 parts, found 2.*group_by=patient"
+    ):
         split_of(infos, group_by="site")
 
 
@@ -167,7 +175,7 @@ def test_the_val_cases_of_nnunet_are_tested(nnunet_file):
 def test_nnunet_files_that_do_not_fit_are_refused(nnunet_file, tmp_path):
     infos = [*cohort(4), info("p00-1", "p00")]
     names = [i.id for i in infos]
-    with pytest.raises(SplitError, match="no splits_final.json"):
+    with pytest.raises(SplitError, match=r"no splits_final.json"):
         split_of(infos, kind="nnunet")
     with pytest.raises(SplitError, match="1 others \\(ghost\\)"):
         split_of(infos, kind="nnunet", splits_file=nnunet_file((names[:3], ["ghost"])))
