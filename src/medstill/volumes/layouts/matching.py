@@ -41,7 +41,7 @@ def match(images: Sequence[str], labels: Sequence[str]) -> dict[str, tuple[str, 
         }
     )
     paired = {
-        image: tuple(label for label in found if image in best_images[label])
+        image: tuple(label for label in sorted(found) if image in best_images[label])
         for image, found in best_labels.items()
     }
     contested = {
