@@ -9,7 +9,7 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medstill.deploy.contract import Contract
+from medstill.deploy.graph import add_metadata, forget_sources, save, set_sizes
 from medstill.deploy.runtime import INPUT_NAME, OUTPUT_NAME, OnnxModel, load_model
 from medstill.errors import ModelFileError, ShapeError
 from medstill.networks import run
@@ -198,23 +199,19 @@ def _write(
             "run folder."
         ) from error
     axes = ("batch", "channels", *_AXES[contract.preparation.spatial_dims])
-    _forget_sources(model)
-    _add_metadata(model, contract.to_metadata())
-    _set_sizes(model.graph, axes, patch_BC.shape, fixed=("channels",))
-    _save(model, path)
+    forget_sources(model)
+    add_metadata(model, contract.to_metadata())
+    set_sizes(model.graph, axes, patch_BC.shape, fixed=("channels",))
+    save(model, path)
     fixed = _fixed_axes(inference, load_model(path), axes, patch_BC)
     if "batch" in fixed:
         raise ModelFileError(
             f"The network '{contract.network.name}' cannot be exported: it takes batches of one "
             "size only. Choose another network, or predict from the run folder."
         )
-    _set_sizes(model.graph, axes, patch_BC.shape, fixed=("channels", *fixed))
-    _save(model, path)
+    set_sizes(model.graph, axes, patch_BC.shape, fixed=("channels", *fixed))
+    save(model, path)
     return fixed
-
-
-def _save(model: onnx.ModelProto, path: Path) -> None:
-    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _fixed_axes(
@@ -259,40 +256,6 @@ def _translate(inference: nn.Module, example: Tensor) -> onnx.ModelProto:
     model: onnx.ModelProto = program.model_proto
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def _set_sizes(
-    graph: onnx.GraphProto, axes: Sequence[str], shape: Sequence[int], *, fixed: Sequence[str]
-) -> None:
-    """Name the free axes of input and output and give the fixed ones their size."""
-    for value in (*graph.input, *graph.output):
-        sizes = value.type.tensor_type.shape.dim
-        for axis, count, size in zip(axes, shape, sizes, strict=True):
-            if axis not in fixed:
-                size.dim_param = axis
-            elif axis != "channels":
-                size.dim_value = count
-    # Inner shapes are written in other names; onnxruntime works them out by itself.
-    del graph.value_info[:]
-
-
-def _forget_sources(model: onnx.ModelProto) -> None:
-    """Drop the stack traces that the exporter stores: they name folders of this machine."""
-    graph = model.graph
-    parts = (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer)
-    for function in model.functions:
-        parts = (*parts, function, *function.node)
-    for part in parts:
-        part.doc_string = ""
-        del part.metadata_props[:]
-
-
-def _add_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
-    model.producer_name = "medstill"
-    model.producer_version = ""
-    for key, value in metadata.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
 
 
 @contextlib.contextmanager

