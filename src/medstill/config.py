@@ -209,8 +209,8 @@ class DistillationConfig(Record):
     }
     """Scale -> term. The preset scales are E, B and D; any other key needs both layers named."""
     maps: tuple[MapTermConfig, ...] = (MapTermConfig(),)
-    unlabelled: bool = False
-    """Add the teacher's other training images, without labels, to the distillation terms."""
+    unlabelled_batch: int = Field(default=0, ge=0)
+    """Images a step of the teacher's other patients, without labels, in the distillation terms."""
 
 
 class EvaluationConfig(Record):

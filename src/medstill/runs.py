@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import logging
+import os
 import platform
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from medstill.config import Study, content_hash, study_hash
+from medstill.config import NOT_DECIDING, Study, content_hash, study_hash
 from medstill.errors import RunError, StorageError
 
 STAGE_FILE = "stage.json"
@@ -170,6 +171,45 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, node
 
 
+@dataclass(frozen=True, order=True)
+class ModelRef:
+    """One trained network of a run: the teacher, or a student of one arm and seed."""
+
+    arm: str
+    """`teacher`, `control` or `distilled`."""
+    student: str = ""
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name in logs and tables, and path below the run folder."""
+        if self.arm == "teacher":
+            return "teacher"
+        return f"students/{self.student}/{self.arm}/seed-{self.seed}"
+
+    def folder(self, run: Path) -> Path:
+        """Folder of this network in a run folder."""
+        return run / self.name
+
+
+TEACHER = ModelRef("teacher")
+
+
+def student_refs(study: Study) -> tuple[ModelRef, ...]:
+    """Every student of a study: each network, control and distilled, each seed."""
+    return tuple(
+        ModelRef(arm, student.name, seed)
+        for student in study.students
+        for arm in ("control", "distilled")
+        for seed in study.seeds
+    )
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide results."""
     found = {"python": platform.python_version()}
@@ -179,16 +219,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def open_run(folder: Path, study: Study, data_hash: str) -> None:
-    """Claim `folder` for a study on some data, or find that it is already theirs.
+def open_run(folder: Path, study: Study) -> None:
+    """Claim `folder` for a study, or find that it is already that study's.
 
     Raises:
-        RunError: The folder belongs to another study or other data.
+        RunError: The folder belongs to another study or to something else.
     """
-    stage = Stage(folder, {"study": _deciding(study), "data": data_hash})
-    if stage.finished():
-        return
-    if folder.exists() and any(folder.iterdir()) and not (folder / STAGE_FILE).exists():
+    stage = Stage(folder, {"study": study.model_dump(mode="json", exclude=NOT_DECIDING)})
+    known = stage.finished()
+    if not known and folder.exists() and any(folder.iterdir()):
         raise RunError(
             f"'{folder}' is not empty and holds no medstill run. Choose a new output folder."
         )
@@ -197,11 +236,11 @@ def open_run(folder: Path, study: Study, data_hash: str) -> None:
         {
             "study": study.model_dump(mode="json"),
             "study_hash": study_hash(study),
-            "data_hash": data_hash,
             "versions": versions(),
         },
     )
-    stage.finish()
+    if not known:
+        stage.finish()
 
 
 def read_study(folder: Path) -> Study:
@@ -211,10 +250,6 @@ def read_study(folder: Path) -> Study:
         RunError: The folder holds no run.
     """
     return Study.model_validate(read_json(folder / MANIFEST_FILE)["study"])
-
-
-def _deciding(study: Study) -> dict[str, Any]:
-    return study.model_dump(mode="json", exclude={"engine", "description"})
 
 
 def log_to(path: Path) -> logging.Handler:

@@ -1,1 +1,74 @@
-"""Training."""
+"""Training: the frozen teacher, what a step computes, the Lightning module, fit and resume."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medstill.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from medstill.training.assembly import (
+        Material,
+        build_network,
+        build_teacher,
+        load_weights,
+        network_facts,
+        network_table,
+        student_config,
+        student_key,
+        teacher_key,
+        train_student,
+        train_teacher,
+    )
+    from medstill.training.checkpoint import weights_hash
+    from medstill.training.costs import Estimate, check_networks, estimate
+    from medstill.training.inference import (
+        logits_function,
+        reconstruction_function,
+        set_threads,
+    )
+
+__all__ = [
+    "Estimate",
+    "Material",
+    "build_network",
+    "build_teacher",
+    "check_networks",
+    "estimate",
+    "load_weights",
+    "logits_function",
+    "network_facts",
+    "network_table",
+    "reconstruction_function",
+    "set_threads",
+    "student_config",
+    "student_key",
+    "teacher_key",
+    "train_student",
+    "train_teacher",
+    "weights_hash",
+]
+
+_HOMES = {
+    "assembly": (
+        "Material",
+        "build_network",
+        "build_teacher",
+        "load_weights",
+        "network_facts",
+        "network_table",
+        "student_config",
+        "student_key",
+        "teacher_key",
+        "train_student",
+        "train_teacher",
+    ),
+    "checkpoint": ("weights_hash",),
+    "costs": ("Estimate", "check_networks", "estimate"),
+    "inference": ("logits_function", "reconstruction_function", "set_threads"),
+}
+
+__getattr__ = lazy_names(
+    __name__,
+    {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names},
+)

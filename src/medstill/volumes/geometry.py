@@ -108,14 +108,22 @@ def canonical_spacing_zyx_mm(geometry: Geometry) -> tuple[float, float, float]:
 
 
 def array_CZYX(image: sitk.Image) -> NDArray[Any]:
-    """The voxels of an image as an array `(C, Z, Y, X)` of its own dtype.
+    """The voxels of an image as a read-only array `(C, Z, Y, X)` of its own dtype.
 
-    It is a view of the image's memory: keep the image as long as the array is used.
+    It is a view of the image's memory, which it keeps alive.
     """
-    array = sitk.GetArrayViewFromImage(image)
+    array = np.asarray(_Voxels(image))
     if image.GetNumberOfComponentsPerPixel() == 1:
         return array[np.newaxis]
     return np.moveaxis(array, -1, 0)
+
+
+class _Voxels:
+    """An image's memory for NumPy. SimpleITK's own view does not keep the image alive."""
+
+    def __init__(self, image: sitk.Image) -> None:
+        self._image = image
+        self.__array_interface__ = sitk.GetArrayViewFromImage(image).__array_interface__
 
 
 def image_of(array_ZYX: NDArray[Any], geometry: Geometry) -> sitk.Image:

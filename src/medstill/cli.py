@@ -1,0 +1,271 @@
+"""The command `medstill`: one thin function per command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medstill.errors import ConfigError, MedstillError
+
+if TYPE_CHECKING:
+    from medstill.config import Study
+
+app = typer.Typer(
+    help="Distil a large medical image segmentation network into a tiny one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Data = Annotated[Path, typer.Option("--data", help="Folder of the data set.")]
+Out = Annotated[Path, typer.Option("--out", help="Run folder: new, or of the same study.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the study file."),
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave bad cases out and list them; go on.")
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume/--restart", help="Take interrupted trainings up again, or begin anew."),
+]
+
+
+@app.command()
+def run(
+    study_file: StudyFile,
+    data: Data,
+    out: Out,
+    overrides: Overrides = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check everything, estimate the cost, and stop.")
+    ] = False,
+    skip_bad: SkipBad = False,
+    resume: Resume = True,
+) -> None:
+    """Prepare, split, train teacher, control and student, evaluate, export, report."""
+    from medstill import pipeline, terminal
+    from medstill.study import perform_for, watch
+
+    study = _study(study_file, overrides)
+    console = terminal.console()
+    if check:
+        pipeline.check(study, data, skip_bad=skip_bad)
+        terminal.show_estimate(console, study, pipeline.estimate(study, data))
+        return
+    with watch(out, console):
+        page = pipeline.run(
+            study, data, out, perform=perform_for(study, out), skip_bad=skip_bad, resume=resume
+        )
+    terminal.show_summary(console, *pipeline.results(out))
+    terminal.show_page(console, page)
+
+
+@app.command()
+def inspect(
+    data: Annotated[Path, typer.Argument(help="Folder of a data set, or a CSV file.")],
+) -> None:
+    """Print cases, patients, spacing, sizes, labels, intensities and every problem found."""
+    from medstill import terminal
+    from medstill.volumes.inspect import inspect as look
+
+    terminal.show_inspection(terminal.console(), look(data))
+
+
+@app.command()
+def prepare(
+    study_file: StudyFile,
+    data: Data,
+    out: Out,
+    overrides: Overrides = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Bring all cases to one grid and intensity scale, and divide the patients."""
+    from medstill import pipeline, terminal
+
+    study = _study(study_file, overrides)
+    prepared = pipeline.prepare(study, data, out, skip_bad=skip_bad)
+    terminal.show_prepared(terminal.console(), out, prepared)
+
+
+@app.command(name="train-teacher")
+def train_teacher(run_folder: RunFolder, resume: Resume = True) -> None:
+    """Train the teacher of a prepared run on all training patients."""
+    from medstill import pipeline, terminal
+    from medstill.study import watch
+
+    console = terminal.console()
+    with watch(run_folder, console):
+        result = pipeline.train_teacher(run_folder, resume=resume)
+    terminal.show_training(console, {"teacher": result})
+
+
+@app.command()
+def distill(
+    run_folder: RunFolder,
+    student: Annotated[str | None, typer.Option(help="One of the study's students.")] = None,
+    resume: Resume = True,
+) -> None:
+    """Train the students of a run, control and distilled by one recipe."""
+    from medstill import pipeline, terminal
+    from medstill.study import watch
+
+    console = terminal.console()
+    with watch(run_folder, console):
+        results = pipeline.distill(run_folder, student=student, resume=resume)
+    terminal.show_training(console, results)
+
+
+@app.command()
+def evaluate(
+    prediction: Annotated[Path, typer.Argument(metavar="PRED", help="Masks, or a run folder.")],
+    truth: Annotated[Path | None, typer.Argument(help="True masks of the same names.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set of a run folder.")] = None,
+    tolerance_mm: Annotated[float, typer.Option(min=0.001, help="Tolerance of the NSD.")] = 2.0,
+    output: Annotated[Path | None, typer.Option("-o", help="Write the scores as JSON.")] = None,
+) -> None:
+    """Score a folder of masks against the true ones, or the networks of a run folder."""
+    from medstill import pipeline, terminal
+
+    console = terminal.console()
+    if truth is not None:
+        scores = pipeline.evaluate_masks(prediction, truth, tolerance_mm=tolerance_mm, save=output)
+        terminal.show_scores(console, scores)
+    elif data is not None:
+        terminal.show_summary(console, pipeline.evaluate(prediction, data))
+    else:
+        raise ConfigError(
+            "medstill evaluate expects two folders of masks (PRED TRUTH), or a run folder with "
+            "--data, but got one folder alone."
+        )
+
+
+@app.command()
+def export(
+    run_folder: RunFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
+    student: Annotated[
+        str | None, typer.Option(help="One of the study's students, or 'teacher'.")
+    ] = None,
+) -> None:
+    """Write a network of a run as one ONNX file, verified on validation patients."""
+    from medstill import pipeline, terminal
+
+    terminal.show_export(terminal.console(), pipeline.export(run_folder, output, student=student))
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="An exported .onnx file, or a run folder.")],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="File, DICOM folder or folder.")],
+    target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="File or folder to write.")],
+    overlap: Annotated[
+        float | None, typer.Option(min=0.0, max=0.99, help="Overlap of neighbouring patches.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Patches of one network call.")] = 8,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all.")] = None,
+    probabilities: Annotated[bool, typer.Option(help="Write class probabilities too.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace outputs that exist.")] = False,
+) -> None:
+    """Segment new scans: labels in the geometry of the input, volumes in ml."""
+    from medstill import pipeline, terminal
+    from medstill.deploy.predict import PredictOptions
+
+    options = PredictOptions(overlap, batch_size, probabilities, overwrite)
+    console = terminal.console()
+    results = pipeline.predict(
+        model,
+        source,
+        target,
+        options=options,
+        threads=threads,
+        on_case=lambda result: terminal.show_case(console, result),
+    )
+    if any(result.error for result in results):
+        raise typer.Exit(2)
+
+
+@app.command()
+def report(run_folder: RunFolder) -> None:
+    """Write the report page of a run: one HTML file that needs no network."""
+    from medstill import pipeline, terminal
+
+    terminal.show_page(terminal.console(), pipeline.report(run_folder))
+
+
+@app.command()
+def info(model: Annotated[Path, typer.Argument(help="An exported .onnx file.")]) -> None:
+    """Print what an exported file says about itself."""
+    from medstill import terminal
+    from medstill.deploy.runtime import load_model
+
+    terminal.show_contract(terminal.console(), load_model(model).contract)
+
+
+@app.command()
+def networks(
+    dims: Annotated[int, typer.Option(min=2, max=3, help="Spatial dimensions.")] = 2,
+    channels: Annotated[int, typer.Option(min=1, help="Channels of the input.")] = 1,
+    classes: Annotated[int, typer.Option(min=2, help="Classes, background included.")] = 2,
+    size: Annotated[int | None, typer.Option(min=16, help="Edge of the image in pixels.")] = None,
+    name: Annotated[str | None, typer.Option(help="One network, MONAI's included.")] = None,
+) -> None:
+    """List networks with parameters, multiply-adds and measured receptive field."""
+    from medstill import terminal, training
+
+    rows = training.network_table(name, dims, channels, classes, size)
+    terminal.show_networks(terminal.console(), rows)
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    size: Annotated[int, typer.Option(min=48, help="Pixels of a slice's edge.")] = 160,
+    slices: Annotated[int, typer.Option(min=8, help="Slices of a volume.")] = 40,
+) -> None:
+    """Make a data set of synthetic abdominal CTs with labels."""
+    from medstill import terminal
+    from medstill.volumes.phantom import write_phantom
+
+    write_phantom(out, patients=patients, seed=seed, size_zyx=(slices, size, size))
+    terminal.show_phantom(terminal.console(), out, patients)
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log.")] = False,
+) -> None:
+    """Distil a large medical image segmentation network into a tiny one."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"medstill {version_of('medstill')}")
+        raise typer.Exit
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
+    )
+
+
+def _study(path: Path, overrides: list[str] | None) -> Study:
+    from medstill.studyfile import load_study
+
+    return load_study(path, overrides or ())
+
+
+def main() -> None:
+    """Run the command line; an error that a user can put right ends with exit code 2."""
+    try:
+        app()
+    except MedstillError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

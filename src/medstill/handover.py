@@ -1,0 +1,97 @@
+"""What leaves a run: which network, with which contract, verified on what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medstill import deploy, evaluation, training
+from medstill.config import study_hash
+from medstill.patches.grid import iterate_batches
+from medstill.runs import ModelRef
+from medstill.scoring import SCORES_FILE, TEST
+from medstill.stages import Opened, load_network, training_result
+
+
+def best_seed(run: Opened, refs: Sequence[ModelRef]) -> ModelRef:
+    """The distilled network with the best validation Dice among the seeds of one student."""
+    student = refs[0].student
+    chosen = [ref for ref in refs if ref.arm == "distilled" and ref.student == student]
+    return max(chosen, key=lambda ref: training_result(run, ref)["best_dice"])
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network of a run folder as what `deploy.predict_path` takes."""
+
+    contract: deploy.Contract
+    network: Callable[[Any], Any]
+
+    def __call__(self, array: Any, /) -> Any:
+        """Logits of a batch of prepared patches."""
+        return self.network(array)
+
+
+def model_of_run(run: Opened, ref: ModelRef) -> TrainedModel:
+    """A trained network with its contract."""
+    return TrainedModel(contract_of(run, ref), training.logits_function(load_network(run, ref)))
+
+
+def contract_of(run: Opened, ref: ModelRef) -> deploy.Contract:
+    """All that must travel with an exported network."""
+    result = training_result(run, ref)
+    facts = result["facts"]
+    return deploy.Contract(
+        network=deploy.NetworkSummary(
+            name=facts["name"], parameters=facts["parameters"], macs=facts["macs"]
+        ),
+        preparation=run.prepared.preparation.model_copy(
+            update={"seen": run.prepared.seen(run.split.train)}
+        ),
+        training=deploy.Origin(study=study_hash(run.study), weights=result["weights"]),
+        scores=_contract_scores(run, ref),
+    )
+
+
+def _contract_scores(run: Opened, ref: ModelRef) -> deploy.Scores | None:
+    path = ref.folder(run.out) / TEST / SCORES_FILE
+    if not path.exists():
+        return None
+    scores = evaluation.load_scores(path)
+    settings = run.study.evaluation
+    values = list(scores.per_patient_mean("dice").values())
+    if not values:
+        return None
+    interval = evaluation.bootstrap_interval(
+        values, settings.confidence, settings.resamples, settings.seed
+    )
+    by_class = {name: scores.per_patient(name, "dice") for name in scores.class_names}
+    return deploy.Scores(
+        dice=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        confidence=settings.confidence,
+        patients=len(values),
+        dice_by_class={
+            name: sum(found.values()) / len(found) for name, found in by_class.items() if found
+        },
+    )
+
+
+def validation_inputs(run: Opened, batch: int = 8, batches: int = 4) -> list[Any]:
+    """Batches of real network inputs from the validation cases, to verify an export on."""
+    preparation = run.prepared.preparation
+    found: list[Any] = []
+    for case in map(run.prepared.open, run.split.validation):
+        image_CZYX = np.asarray(case.image_CZYX, dtype=np.float32)
+        for patches_BCZYX, _ in iterate_batches(
+            image_CZYX, preparation.patch_zyx, 0.0, batch, preparation.pad_value
+        ):
+            flat = preparation.spatial_dims == 2
+            found.append(patches_BCZYX[:, :, 0] if flat else patches_BCZYX)
+    # Evenly spread: the first slices of a scan hold little to disagree about.
+    step = max(1, len(found) // batches)
+    return found[step // 2 :: step][:batches]

@@ -1,0 +1,309 @@
+"""THE PAGE: volumes on disk become a distilled student, scores with intervals and a report.
+
+    prepare -> split -> train the teacher -> train control and distilled students
+        -> score -> compare -> export -> report          and: predict a new volume
+
+Every stage works on a run folder, is skipped when it is finished, and can be called by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medstill import deploy, evaluation, handover, scoring, stages, training
+from medstill import report as pages
+from medstill.config import Study
+from medstill.errors import unknown_name
+from medstill.runs import (
+    TEACHER,
+    ModelRef,
+    cores,
+    open_run,
+    read_json,
+    read_study,
+    student_refs,
+    write_json,
+)
+from medstill.volumes.layouts import find_dataset
+from medstill.volumes.preparation import resolve_preparation
+from medstill.volumes.prepare import prepare as prepare_cases
+from medstill.volumes.records import Dataset, Preparation
+from medstill.volumes.splits import make_split, save_split
+from medstill.volumes.store import PreparedSet, demand_foreground
+
+if TYPE_CHECKING:
+    from medstill.deploy import CaseResult, ExportReport, Model, PredictOptions
+    from medstill.evaluation import ModelScores, Summary
+    from medstill.training import Estimate
+
+MODELS = "models"
+COMPARISON_FILE = "comparison.json"
+REPORT_FILE = "report.html"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training or a scoring that some process runs. Everything in it can be pickled."""
+
+    name: str
+    function: Callable[..., object]
+    arguments: tuple[Any, ...]
+    needs: tuple[str, ...] = ()
+
+
+Perform = Callable[[Sequence[Job]], None]
+
+
+def in_turn(jobs: Sequence[Job]) -> None:
+    """Run jobs one after another in this process."""
+    for job in jobs:
+        job.function(*job.arguments)
+
+
+def run(
+    study: Study,
+    data: Path,
+    out: Path,
+    *,
+    perform: Perform = in_turn,
+    skip_bad: bool = False,
+    resume: bool = True,
+) -> Path:
+    """Everything, from volumes to the report. Finished stages are skipped.
+
+    Args:
+        study: What is computed.
+        data: Folder of a data set in any known layout.
+        out: Run folder; a new one, or one of the same study.
+        perform: Runs the jobs: in turn, or side by side (`medstill.study.perform_for`).
+        skip_bad: Leave bad cases out and list them instead of stopping at the first.
+        resume: Take interrupted trainings up again at their last validation.
+
+    Returns:
+        The report page.
+
+    Raises:
+        MedstillError: Study, data or folder are wrong; what is finished stays finished.
+    """
+    check(study, data, skip_bad=skip_bad)
+    prepare(study, data, out, skip_bad=skip_bad)
+    perform(jobs(study, data, out, resume=resume))
+    evaluate(out, data)
+    for student in study.students:
+        export(out, out / MODELS / f"{student.name}.onnx", student=student.name)
+    return report(out)
+
+
+def check(study: Study, data: Path, *, skip_bad: bool = False) -> None:
+    """Check names, sizes, labels and data layout before any work starts.
+
+    Raises:
+        ConfigError: A name or a size in the study is wrong.
+        DataError: The data's layout or labels are wrong.
+    """
+    training.check_networks(study, _draft(study, find_dataset(data, skip_bad=skip_bad)))
+
+
+def estimate(study: Study, data: Path) -> Estimate:
+    """What the trainings of a study will cost, from a few timed steps on noise."""
+    preparation = _draft(study, find_dataset(data, skip_bad=True))
+    return training.estimate(study, preparation, study.engine.workers or cores())
+
+
+def prepare(study: Study, data: Path, out: Path, *, skip_bad: bool = False) -> PreparedSet:
+    """Bring all cases to one grid and intensity scale, and divide the patients.
+
+    Raises:
+        DataError: Images, labels, layout or split are wrong.
+        RunError: `out` belongs to another study.
+    """
+    dataset = find_dataset(data, skip_bad=skip_bad)
+    open_run(out, study)
+    prepared = prepare_cases(
+        dataset,
+        study.data,
+        out / stages.PREPARED,
+        workers=study.engine.workers,
+        skip_bad=skip_bad,
+    )
+    infos = tuple(prepared.infos.values())
+    split = make_split(
+        infos, study.split, study.label_fraction, prepared.data_hash, dataset.splits_file
+    )
+    shown = [info for info in infos if info.id in split.student]
+    demand_foreground(shown, prepared.preparation.classes, where="the students' training cases")
+    save_split(split, out / stages.SPLIT_FILE)
+    return prepared
+
+
+def jobs(study: Study, data: Path, out: Path, *, resume: bool = True) -> tuple[Job, ...]:
+    """Every training and scoring of a study, in an order in which they can run."""
+    found: list[Job] = []
+    for ref in (TEACHER, *student_refs(study)):
+        needs = (TEACHER.name,) if ref.arm == "distilled" else ()
+        found.append(Job(ref.name, stages.train, (out, ref, resume), needs))
+        found.append(Job(f"{ref.name} scores", scoring.score, (out, ref, data), (ref.name,)))
+    return tuple(found)
+
+
+def train_teacher(out: Path, *, resume: bool = True) -> dict[str, Any]:
+    """Train the teacher of a prepared run on all training patients; see `stages.train`."""
+    return stages.train(out, TEACHER, resume)
+
+
+def distill(
+    out: Path,
+    *,
+    student: str | None = None,
+    arms: Sequence[str] = ("control", "distilled"),
+    resume: bool = True,
+) -> dict[str, dict[str, Any]]:
+    """Train the students of a run, control and distilled by one recipe.
+
+    Args:
+        out: Run folder; the distilled arm needs its finished teacher.
+        student: One of the study's students; None trains all of them.
+        arms: Which arms to train.
+        resume: Take interrupted trainings up again.
+
+    Returns:
+        Result of each training by name; see `stages.train`.
+    """
+    chosen = [ref for ref in _students(out, student) if ref.arm in arms]
+    return {ref.name: stages.train(out, ref, resume) for ref in chosen}
+
+
+def evaluate(out: Path, data: Path) -> Summary:
+    """Score every trained network on the test patients and compare the arms.
+
+    Returns:
+        What is also written to `comparison.json`.
+    """
+    opened = stages.open_prepared(out)
+    refs = (TEACHER, *student_refs(opened.study))
+    for ref in refs:
+        scoring.score(out, ref, data)
+    entries = [entry for ref in refs for entry in scoring.entries(opened, ref)]
+    summary = evaluation.summarise(entries, opened.study.evaluation)
+    write_json(out / COMPARISON_FILE, summary.model_dump(mode="json"))
+    scoring.paint_gallery(opened, data)
+    return summary
+
+
+def results(out: Path) -> tuple[Summary, dict[str, Any]]:
+    """The comparison of an evaluated run, and the facts of its networks by name."""
+    opened = stages.open_prepared(out)
+    summary = evaluation.Summary.model_validate(read_json(out / COMPARISON_FILE))
+    facts = [stages.training_result(opened, ref)["facts"] for ref in student_refs(opened.study)]
+    facts.append(stages.training_result(opened, TEACHER)["facts"])
+    return summary, {fact["name"]: fact for fact in facts}
+
+
+def evaluate_masks(
+    prediction: Path, truth: Path, *, tolerance_mm: float = 2.0, save: Path | None = None
+) -> ModelScores:
+    """Score a folder of masks against a folder of true ones of the same names.
+
+    Args:
+        prediction: Folder of predicted masks, or one file.
+        truth: The true ones.
+        tolerance_mm: Tolerance of the normalised surface distance.
+        save: Where to write the scores as JSON.
+
+    Raises:
+        DataError: Masks are missing, damaged or of another geometry.
+    """
+    scores = evaluation.score_folders(prediction, truth, tolerance_mm=tolerance_mm)
+    if save is not None:
+        evaluation.save_scores(scores, save)
+    return scores
+
+
+def export(out: Path, file: Path, *, student: str | None = None) -> ExportReport:
+    """Write one network of a run as an ONNX file that needs no PyTorch.
+
+    Args:
+        out: Run folder.
+        file: The `.onnx` file to write.
+        student: `teacher`, or one of the study's students: of its distilled networks the seed
+            with the best validation score. None takes the study's first student.
+
+    Raises:
+        ModelFileError: The exported network does not agree with the trained one.
+    """
+    opened = stages.open_prepared(out)
+    ref = _chosen(opened, student)
+    return deploy.export_onnx(
+        stages.load_network(opened, ref),
+        handover.contract_of(opened, ref),
+        file,
+        verify_on=handover.validation_inputs(opened),
+    )
+
+
+def predict(
+    model: Path,
+    source: Path,
+    target: Path,
+    *,
+    student: str | None = None,
+    threads: int | None = None,
+    options: PredictOptions | None = None,
+    on_case: Callable[[CaseResult], None] | None = None,
+) -> tuple[CaseResult, ...]:
+    """Segment a file, a DICOM folder or a folder of files.
+
+    Args:
+        model: An exported file, which needs no PyTorch, or a run folder.
+        source: What to segment.
+        target: The file or folder to write; labels in the geometry of the input.
+        student: Which network of a run folder, as in `export`.
+        threads: Threads of one network call; None takes all cores.
+        options: How; see `medstill.deploy.PredictOptions`.
+        on_case: Called with each result as it comes.
+
+    Returns:
+        One result a case; look at `error` of each.
+
+    Raises:
+        MedstillError: The model or a single input is wrong.
+    """
+    if model.is_dir():
+        opened = stages.open_prepared(model)
+        limit_threads(threads or cores())
+        loaded: Model = handover.model_of_run(opened, _chosen(opened, student))
+    else:
+        loaded = deploy.load_model(model, threads=threads)
+    return deploy.predict_path(loaded, source, target, options, on_case=on_case)
+
+
+def report(out: Path) -> Path:
+    """Write the report page of a run: one self-contained HTML file."""
+    return pages.write_report(out, out / REPORT_FILE)
+
+
+def limit_threads(threads: int) -> None:
+    """Let this process compute with so many threads."""
+    training.set_threads(threads)
+
+
+def _draft(study: Study, dataset: Dataset) -> Preparation:
+    """The preparation without a look at the images: the spacing plays no part in a check."""
+    return resolve_preparation(dataset, study.data, [(1.0, 1.0, 1.0)])
+
+
+def _chosen(opened: stages.Opened, student: str | None) -> ModelRef:
+    if student == TEACHER.name:
+        return TEACHER
+    return handover.best_seed(opened, _students(opened.out, student))
+
+
+def _students(out: Path, student: str | None) -> list[ModelRef]:
+    study = read_study(out)
+    names = [one.name for one in study.students]
+    if student is not None and student not in names:
+        raise unknown_name("student of this study", student, names)
+    return [ref for ref in student_refs(study) if student in (None, ref.student)]

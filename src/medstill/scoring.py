@@ -1,0 +1,160 @@
+"""One network of a run on the test patients: masks in the geometry of their scans, and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medstill import deploy, evaluation, training
+from medstill.config import content_hash
+from medstill.errors import RunError
+from medstill.runs import TEACHER, ModelRef, Stage, atomic, write_json
+from medstill.stages import (
+    Opened,
+    load_network,
+    network_config,
+    open_prepared,
+    training_key,
+    training_result,
+)
+from medstill.volumes.geometry import array_CZYX, geometry_of, spacing_zyx_mm
+from medstill.volumes.io import read_pair, write_image
+from medstill.volumes.labels import apply_mapping, resolve_labels
+from medstill.volumes.layouts import find_dataset
+from medstill.volumes.pictures import picture_of
+from medstill.volumes.records import Case
+
+TEST = "test"
+SCORES_FILE = "scores.json"
+FILTERED_SCORES_FILE = "scores-largest-component.json"
+RECONSTRUCTION_FILE = "reconstruction.json"
+GALLERY = "gallery"
+MOST_PSNR_DB = 200.0
+
+
+def score(out: Path, ref: ModelRef, data: Path) -> None:
+    """Segment the test patients in the geometry of their scans and score the masks, once.
+
+    A control is scored a second time with only the largest component of each class kept.
+
+    Args:
+        out: Run folder.
+        ref: A finished network.
+        data: The data set's folder, for the original scans and labels.
+    """
+    run = open_prepared(out)
+    folder = ref.folder(out) / TEST
+    stage = Stage(folder, scoring_key(run, ref))
+    if stage.finished():
+        return
+    stage.begin()
+    call = training.logits_function(load_network(run, ref))
+    found: dict[str, list[evaluation.CaseScore]] = {SCORES_FILE: []}
+    for case, image, truth in test_cases(run, data):
+        label = deploy.segment(image, call, run.prepared.preparation).label
+        write_image(label, folder / "predictions" / f"{case.id}.nii.gz")
+        label_ZYX = array_CZYX(label)[0]
+        found[SCORES_FILE].append(_case_score(run, case, truth, label_ZYX))
+        if ref.arm == "control":
+            filtered = evaluation.largest_components(label_ZYX)
+            rows = found.setdefault(FILTERED_SCORES_FILE, [])
+            rows.append(_case_score(run, case, truth, filtered))
+    tolerance_mm = run.study.evaluation.nsd_tolerance_mm
+    for name, cases in found.items():
+        scores = evaluation.ModelScores(
+            model=ref.name, cases=tuple(cases), nsd_tolerance_mm=tolerance_mm
+        )
+        evaluation.save_scores(scores, folder / name)
+    if ref == TEACHER and run.study.teacher.reconstruction.weight:
+        write_json(folder / RECONSTRUCTION_FILE, reconstruction_quality(run))
+    stage.finish()
+
+
+def _case_score(run: Opened, case: Case, truth: Any, label_ZYX: Any) -> evaluation.CaseScore:
+    return evaluation.score_case(
+        array_CZYX(truth)[0],
+        label_ZYX,
+        spacing_zyx_mm(geometry_of(truth)),
+        run.prepared.preparation.classes[1:],
+        case=case.id,
+        patient=case.patient,
+        tolerance_mm=run.study.evaluation.nsd_tolerance_mm,
+    )
+
+
+def entries(run: Opened, ref: ModelRef) -> tuple[evaluation.Entry, ...]:
+    """The scores of one network, and of the filtered control, for the comparison."""
+    folder = ref.folder(run.out)
+    collapsed = tuple(training_result(run, ref)["collapsed"])
+    arms = {ref.arm: SCORES_FILE}
+    if ref.arm == "control":
+        arms["control+largest-component"] = FILTERED_SCORES_FILE
+    return tuple(
+        evaluation.Entry(
+            student=network_config(run.study, ref).name,
+            arm=arm,
+            seed=ref.seed,
+            scores=evaluation.load_scores(folder / TEST / name),
+            collapsed=collapsed,
+        )
+        for arm, name in arms.items()
+    )
+
+
+def test_cases(run: Opened, data: Path) -> Iterator[tuple[Case, Any, Any]]:
+    """The test cases with image and truth (class values) as SimpleITK images."""
+    dataset = find_dataset(data, skip_bad=True)
+    mapping = resolve_labels(dataset, run.study.data)
+    by_id = {case.id: case for case in dataset.cases}
+    for name in run.split.test:
+        if name not in by_id:
+            raise RunError(
+                f"The test case '{name}' of this run is not in '{data}'. Give the folder that the "
+                "run was prepared from."
+            )
+        image, label = read_pair(by_id[name])
+        assert label is not None
+        yield by_id[name], image, apply_mapping(label, mapping, source=str(by_id[name].label))
+
+
+def reconstruction_quality(run: Opened) -> list[dict[str, Any]]:
+    """PSNR and SSIM of the teacher's reconstruction of each prepared test case."""
+    call = training.reconstruction_function(load_network(run, TEACHER))
+    rows = []
+    for name in run.split.test:
+        case = run.prepared.open(name)
+        image_CZYX = np.asarray(case.image_CZYX, dtype=np.float32)
+        found_CZYX = deploy.map_prepared(image_CZYX, call, run.prepared.preparation)
+        rows.append(
+            {
+                "case": name,
+                # Equal images have no finite ratio, and JSON knows no infinity.
+                "psnr_db": min(evaluation.psnr(image_CZYX, found_CZYX), MOST_PSNR_DB),
+                "ssim": evaluation.ssim(image_CZYX, found_CZYX),
+            }
+        )
+    return rows
+
+
+def paint_gallery(run: Opened, data: Path) -> None:
+    """Keep one slice of each test case for the report's overlays: the one with most foreground."""
+    for case, image, truth in test_cases(run, data):
+        path = run.out / GALLERY / f"{case.id}.npz"
+        if path.exists():
+            continue
+        picture = picture_of(image, truth, run.prepared.preparation)
+        with atomic(path) as draft:
+            np.savez_compressed(draft, allow_pickle=False, **picture)
+
+
+def scoring_key(run: Opened, ref: ModelRef) -> dict[str, Any]:
+    """All that decides the test scores of one network of a run."""
+    return {
+        "stage": "scores",
+        "training": content_hash(training_key(run, ref)),
+        "test": list(run.split.test),
+        "evaluation": run.study.evaluation.model_dump(mode="json"),
+    }

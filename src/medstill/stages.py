@@ -1,0 +1,146 @@
+"""One network of a run: train it, load it. The parts of the pipeline that jobs run.
+
+Everything here is a function of a run folder, so that any process can do it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medstill import deploy, evaluation, training
+from medstill.config import NetworkConfig, Study, content_hash
+from medstill.errors import RunError
+from medstill.runs import TEACHER, ModelRef, Stage, read_study
+from medstill.volumes.records import Split
+from medstill.volumes.splits import load_split
+from medstill.volumes.store import PreparedSet, open_set
+
+PREPARED = "prepared"
+SPLIT_FILE = "split.json"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A prepared run folder."""
+
+    out: Path
+    study: Study
+    prepared: PreparedSet
+    split: Split
+
+
+def open_prepared(out: Path) -> Opened:
+    """Open a run whose preparation is finished.
+
+    Raises:
+        RunError: There is no such run, or its preparation is not finished.
+    """
+    study = read_study(out)
+    prepared = open_set(out / PREPARED)
+    return Opened(out, study, prepared, load_split(out / SPLIT_FILE, prepared.data_hash))
+
+
+def train(out: Path, ref: ModelRef, resume: bool = True) -> dict[str, Any]:
+    """Train one network of a run unless it is finished.
+
+    Args:
+        out: A prepared run folder.
+        ref: Which network.
+        resume: Take an interrupted training up at its last validation; else begin anew.
+
+    Returns:
+        `best_step`, `best_dice` (mean 3-D Dice of the validation patients), `collapsed` classes,
+        `weights` (hash) and `facts` of the network.
+    """
+    run = open_prepared(out)
+    stage = Stage(ref.folder(out), training_key(run, ref))
+    if stage.finished():
+        return stage.result()
+    stage.begin()
+    validate = partial(validation_dice, prepared=run.prepared, cases=run.split.validation)
+    material = training.Material(run.study, run.prepared, run.split, validate, resume)
+    if ref == TEACHER:
+        result = training.train_teacher(material, stage.folder, stage.key)
+    else:
+        guide = load_network(run, TEACHER) if ref.arm == "distilled" else None
+        result = training.train_student(material, ref, guide, stage.folder, stage.key)
+    stage.finish(
+        {
+            "best_step": result.best.step,
+            "best_dice": result.best.dice,
+            "collapsed": list(result.collapsed),
+            "weights": training.weights_hash(load_network(run, ref, finished=False)),
+            "facts": training.network_facts(
+                network_config(run.study, ref), run.prepared.preparation
+            ),
+        }
+    )
+    return stage.result()
+
+
+def validation_dice(
+    network: Any, *, prepared: PreparedSet, cases: Sequence[str]
+) -> dict[str, float]:
+    """Mean 3-D Dice of each foreground class over validation cases, on the prepared grid."""
+    call = training.logits_function(network)
+    classes = prepared.preparation.classes
+    found = []
+    for case in map(prepared.open, cases):
+        assert case.label_ZYX is not None
+        label_ZYX = deploy.segment_prepared(case.image_CZYX, call, prepared.preparation)
+        found.append(evaluation.dice_by_class(np.asarray(case.label_ZYX), label_ZYX, len(classes)))
+    return evaluation.mean_by_class(found, classes)
+
+
+def load_network(run: Opened, ref: ModelRef, *, finished: bool = True) -> Any:
+    """A trained network in eval mode.
+
+    Raises:
+        RunError: Its training is not finished.
+    """
+    if finished:
+        training_result(run, ref)
+    preparation = run.prepared.preparation
+    if ref == TEACHER:
+        network = training.build_teacher(run.study, preparation)
+    else:
+        network = training.build_network(network_config(run.study, ref), preparation)
+    return training.load_weights(network, ref.folder(run.out))
+
+
+def network_config(study: Study, ref: ModelRef) -> NetworkConfig:
+    """The configuration of one network of a study."""
+    if ref == TEACHER:
+        return study.teacher.network
+    return training.student_config(study, ref)
+
+
+def training_key(run: Opened, ref: ModelRef) -> dict[str, Any]:
+    """All that decides the weights of one network of a run."""
+    prepared = content_hash(
+        [run.prepared.data_hash, run.prepared.preparation.model_dump(mode="json")]
+    )
+    if ref == TEACHER:
+        return training.teacher_key(run.study, prepared, run.split)
+    return training.student_key(run.study, ref, prepared, run.split)
+
+
+def training_result(run: Opened, ref: ModelRef) -> dict[str, Any]:
+    """What `train` returned for a network.
+
+    Raises:
+        RunError: Its training is not finished.
+    """
+    stage = Stage(ref.folder(run.out), training_key(run, ref))
+    if not stage.finished():
+        raise RunError(
+            f"The training of '{ref.name}' in '{run.out}' is not finished. Finish it first, for "
+            "example with 'medstill run' on the same folder."
+        )
+    return stage.result()

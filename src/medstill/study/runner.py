@@ -1,0 +1,107 @@
+"""Who runs the jobs of a study: worker processes side by side on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+from medstill.config import Study
+from medstill.errors import RunError
+from medstill.pipeline import Job, limit_threads
+from medstill.runs import cores, log_to
+
+LOG_FILE = "medstill.log"
+WATCH_PARENT_S = 1.0
+
+
+def perform_for(study: Study, out: Path) -> SideBySide:
+    """Side by side on this machine, as the study's engine asks for.
+
+    Without a wish there is one worker per core with one thread each.
+    """
+    workers = study.engine.workers or cores()
+    threads = study.engine.threads or max(1, cores() // workers)
+    return SideBySide(workers, threads, out / LOG_FILE)
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Runs jobs in spawned worker processes, each job as soon as those that it needs are done.
+
+    Two single-threaded trainings side by side use two cores better than one with two threads.
+    """
+
+    workers: int
+    threads: int
+    log_file: Path
+
+    def __call__(self, jobs: Sequence[Job]) -> None:
+        """Run all jobs.
+
+        Raises:
+            MedstillError: What the first failing job raised; running ones are finished first.
+            RunError: A worker process died, for example for lack of memory.
+        """
+        schedule = _Schedule(list(jobs))
+        with ProcessPoolExecutor(
+            max_workers=self.workers,
+            mp_context=get_context("spawn"),
+            initializer=_begin_worker,
+            initargs=(self.threads, self.log_file, os.getpid()),
+        ) as pool:
+            try:
+                schedule.work_through(pool)
+            except BrokenProcessPool as error:
+                raise RunError(
+                    "A worker process died, most likely because memory ran out. Finished work is "
+                    "kept: repeat the command with --set engine.workers=1."
+                ) from error
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+@dataclass
+class _Schedule:
+    waiting: list[Job]
+    done: set[str] = field(default_factory=set)
+    running: dict[Future[object], str] = field(default_factory=dict)
+
+    def work_through(self, pool: ProcessPoolExecutor) -> None:
+        while self.waiting or self.running:
+            self._submit(pool)
+            if not self.running:
+                raise RunError(f"Nothing can start of: {[job.name for job in self.waiting]}.")
+            finished, _ = wait(self.running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                name = self.running.pop(future)
+                future.result()
+                self.done.add(name)
+
+    def _submit(self, pool: ProcessPoolExecutor) -> None:
+        ready = [job for job in self.waiting if self.done.issuperset(job.needs)]
+        for job in ready:
+            self.waiting.remove(job)
+            self.running[pool.submit(job.function, *job.arguments)] = job.name
+
+
+def _begin_worker(threads: int, log_file: Path, parent: int) -> None:
+    limit_threads(threads)
+    log_to(log_file)
+    logging.captureWarnings(True)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    # A killed parent would leave its workers training into folders that a repeat writes as well.
+    while os.getppid() == parent:
+        time.sleep(WATCH_PARENT_S)
+    os._exit(1)

@@ -1,0 +1,246 @@
+"""What the commands print: tables for people, drawn by rich."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from medstill.config import Study
+    from medstill.deploy.contract import Contract
+    from medstill.deploy.export import ExportReport
+    from medstill.deploy.predict import CaseResult
+    from medstill.evaluation.comparison import Gain, ModelSummary, Summary
+    from medstill.evaluation.scores import ModelScores
+    from medstill.evaluation.statistics import Interval
+    from medstill.networks.facts import NetworkFacts
+    from medstill.training.costs import Estimate
+    from medstill.volumes.inspect import Inspection, Spread
+    from medstill.volumes.store import PreparedSet
+
+
+def console() -> Console:
+    """Where the commands print."""
+    return Console(highlight=False)
+
+
+def show_estimate(out: Console, study: Study, found: Estimate) -> None:
+    """What a study will cost."""
+    table = _table("training", "s / step, one thread", "steps", "trainings")
+    for name, seconds in found.step_s.items():
+        teacher = name == "teacher"
+        steps = study.teacher.training.steps if teacher else study.training.steps
+        table.add_row(name, f"{seconds:.3f}", str(steps), "1" if teacher else str(len(study.seeds)))
+    out.print(table)
+    out.print(
+        f"Everything checked. The trainings take about {_duration(found.training_s)} with "
+        f"{found.workers} worker(s) and {found.memory_mb:.0f} MB of memory each."
+    )
+
+
+def show_inspection(out: Console, found: Inspection) -> None:
+    """What a data set holds and what is wrong with it."""
+    labelled = sum(row.labelled for row in found.cases)
+    out.print(f"{found.root}: layout {found.layout}, {', '.join(found.modalities)}")
+    out.print(f"{len(found.cases)} cases ({labelled} labelled) of {found.patients} patients")
+    table = _table("axis", "size", "spacing mm")
+    for axis, size, spacing in zip_longest("zyx", found.size_zyx, found.spacing_zyx_mm):
+        table.add_row(axis, _spread(size, 0), _spread(spacing, 3))
+    out.print(table)
+    for channel, (low, high) in enumerate(found.intensity):
+        out.print(f"intensity of channel {channel}: {low:g} to {high:g}")
+    table = _table("label", "value", "cases", "voxels", "share", "mean ml")
+    for label in found.labels:
+        volume = "-" if label.ml is None else f"{label.ml:.1f}"
+        row = (str(label.value), str(label.cases), f"{label.voxels:,}", f"{label.share:.2%}")
+        table.add_row(label.name, *row, volume)
+    out.print(table)
+    for note in found.notes:
+        out.print(f"note: {note}", markup=False, soft_wrap=True)
+    for problem in found.problems:
+        out.print(f"problem: {problem}", style="red", markup=False, soft_wrap=True)
+    out.print(f"{len(found.problems)} problem(s) found.")
+
+
+def show_prepared(out: Console, folder: Path, prepared: PreparedSet) -> None:
+    """What was prepared and how."""
+    preparation = prepared.preparation
+    spacing = " x ".join("as is" if v is None else f"{v:.3g}" for v in preparation.spacing_zyx_mm)
+    out.print(
+        f"{len(prepared.infos)} cases prepared in '{folder}': spacing (z, y, x) {spacing} mm, "
+        f"{preparation.channels} channel(s), classes {', '.join(preparation.classes)}."
+    )
+
+
+def show_training(out: Console, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """How trainings ended."""
+    table = _table("training", "parameters", "best step", "validation Dice", "collapsed")
+    for name, result in results.items():
+        table.add_row(
+            name,
+            f"{result['facts']['parameters']:,}",
+            str(result["best_step"]),
+            f"{result['best_dice']:.3f}",
+            ", ".join(result["collapsed"]) or "-",
+        )
+    out.print(table)
+
+
+def show_summary(out: Console, summary: Summary, facts: Mapping[str, Any] | None = None) -> None:
+    """Every model's scores and each student's gain.
+
+    Args:
+        out: Where to print.
+        summary: Scores and comparisons.
+        facts: Network name -> its facts, for the column of parameters.
+    """
+    percent = f"{summary.confidence:.0%}"
+    table = _table(
+        "model", "parameters", f"Dice ({percent} interval)", "HD95 mm", "NSD", "missed", "invented"
+    )
+    for model in summary.models:
+        table.add_row(*_model_row(model, facts or {}))
+    out.print(table)
+    patients = len(summary.test_patients)
+    out.print(f"Means over {patients} test patients; intervals are over patients, for one teacher.")
+    for gain in summary.gains:
+        out.print(_gain_line(gain, percent))
+    for model in summary.models:
+        dead = sorted({c.class_name for c in model.classes if c.collapsed_seeds})
+        if dead:
+            out.print(f"[bold red]COLLAPSED in {_model_name(model)}: {', '.join(dead)}[/]")
+
+
+def show_scores(out: Console, scores: ModelScores) -> None:
+    """Scores of a folder of masks, class by class."""
+    table = _table("class", "patients", "Dice", "IoU", "HD95 mm", "ASSD mm", "NSD", "missed")
+    for name in scores.class_names:
+        means = [
+            _mean(scores.per_patient(name, metric))
+            for metric in ("dice", "iou", "hd95_mm", "assd_mm", "nsd")
+        ]
+        count = str(len(scores.per_patient(name, "dice")))
+        table.add_row(name, count, *means, str(scores.count("missed", name)))
+    out.print(table)
+
+
+def show_export(out: Console, report: ExportReport) -> None:
+    """What was written and how well it agrees."""
+    out.print(
+        f"{report.path}: {report.size_bytes / 1024:.0f} KiB; labels agree with PyTorch at "
+        f"{report.label_agreement:.4%} of {report.voxels} voxels, greatest logit difference "
+        f"{report.largest_logit_difference:.2g}."
+    )
+
+
+def show_case(out: Console, result: CaseResult) -> None:
+    """One predicted case."""
+    if result.error:
+        out.print(f"{result.case}: {result.error}", style="red", markup=False, soft_wrap=True)
+        return
+    volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in result.volumes_ml.items())
+    state = " (was there already)" if result.skipped else ""
+    out.print(f"{result.case}: {result.output}{state}: {volumes}", soft_wrap=True)
+    for text in result.warnings:
+        out.print(f"  warning: {text}", style="yellow", markup=False, soft_wrap=True)
+
+
+def show_page(out: Console, page: Path) -> None:
+    """Where the report is."""
+    out.print(f"Report: {page}", soft_wrap=True)
+
+
+def show_contract(out: Console, contract: Contract) -> None:
+    """What an exported file says about itself."""
+    out.print_json(contract.model_dump_json())
+
+
+def show_networks(out: Console, rows: Sequence[tuple[NetworkFacts, str]]) -> None:
+    """Networks with what they cost and how far they see."""
+    table = _table("network", "parameters", "MACs", "at size", "receptive field", "size multiple")
+    table.add_column("purpose")
+    for facts, purpose in rows:
+        field = " x ".join(str(edge) for edge in facts.receptive_field.size)
+        table.add_row(
+            facts.name,
+            f"{facts.parameters:,}",
+            f"{facts.macs / 1e9:.3g} G",
+            " x ".join(str(edge) for edge in facts.size),
+            f">= {field}" if facts.receptive_field.lower_bound else field,
+            str(facts.size_multiple),
+            purpose,
+        )
+    out.print(table)
+
+
+def show_phantom(out: Console, folder: Path, patients: int) -> None:
+    """Where the phantom is."""
+    out.print(f"{patients} synthetic patients in '{folder}'.", soft_wrap=True)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(first, box=None, header_style="bold", pad_edge=False)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _model_row(model: ModelSummary, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    parameters = facts.get(model.student, {}).get("parameters")
+    return (
+        _model_name(model),
+        "-" if parameters is None else f"{parameters:,}",
+        _interval(model.intervals.get("dice"), 3),
+        _interval(model.intervals.get("hd95_mm"), 1),
+        _interval(model.intervals.get("nsd"), 3),
+        str(model.counts["missed"]),
+        str(model.counts["invented"]),
+    )
+
+
+def _model_name(model: ModelSummary) -> str:
+    if model.arm == "teacher":
+        return f"teacher {model.student}"
+    seeds = f" ({len(model.seeds)} seeds)" if len(model.seeds) > 1 else ""
+    return f"{model.student} {model.arm}{seeds}"
+
+
+def _interval(interval: Interval | None, digits: int) -> str:
+    if interval is None:
+        return "-"
+    return f"{interval.mean:.{digits}f} ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
+
+
+def _gain_line(gain: Gain, percent: str) -> str:
+    found = gain.comparison
+    digits, unit = (3, "") if gain.metric == "dice" else (1, " mm")
+    name = {"dice": "Dice", "hd95_mm": "HD95"}.get(gain.metric, gain.metric)
+    interval = found.difference
+    return (
+        f"{gain.student}: distilled against {gain.control}: {name} {interval.mean:+.{digits}f}"
+        f"{unit} ({percent} interval {interval.low:+.{digits}f} to {interval.high:+.{digits}f}; "
+        f"n = {found.n}, p = {gain.p_holm:.3f} after Holm): {gain.verdict}"
+    )
+
+
+def _spread(spread: Spread | None, digits: int) -> str:
+    if spread is None:
+        return "-"
+    least, median, greatest = (
+        f"{value:.{digits}f}" for value in (spread.least, spread.median, spread.greatest)
+    )
+    return least if least == greatest else f"{least} to {greatest}, median {median}"
+
+
+def _mean(values: Mapping[str, float]) -> str:
+    return f"{sum(values.values()) / len(values):.3f}" if values else "-"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

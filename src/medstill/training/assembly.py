@@ -1,0 +1,315 @@
+"""Put teacher and students together from a study and train them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from medstill.config import NetworkConfig, Study, content_hash
+from medstill.losses import Objective, SegmentationLoss
+from medstill.networks import NETWORKS, NetworkFacts, build, can_reconstruct, describe
+from medstill.networks.taps import preset_layer, tap_channels
+from medstill.runs import TEACHER, ModelRef
+from medstill.training import checkpoint
+from medstill.training.boundary import FitPlan, FitResult
+from medstill.training.checkpoint import BEST
+from medstill.training.data import SampleSource
+from medstill.training.fit import fit
+from medstill.training.frozen import FrozenTeacher
+from medstill.training.learner import Validate
+from medstill.training.seeds import torch_seed
+from medstill.training.tasks import StudentTask, TeacherTask, dice_axes
+from medstill.volumes.records import Preparation, Split
+from medstill.volumes.store import PreparedSet
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every training of a study shares."""
+
+    study: Study
+    prepared: PreparedSet
+    split: Split
+    validate: Validate
+    resume: bool = True
+
+    @property
+    def preparation(self) -> Preparation:
+        """How the images were prepared."""
+        return self.prepared.preparation
+
+
+def output_channels(preparation: Preparation) -> int:
+    """1 for a single foreground class (sigmoid), else the number of classes (softmax)."""
+    return 1 if len(preparation.classes) == 2 else len(preparation.classes)
+
+
+def build_network(
+    config: NetworkConfig, preparation: Preparation, *, seed: int = 0, reconstruction: bool = False
+) -> nn.Module:
+    """A network for prepared images; its weights are a function of `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed("initialisation", seed))
+        return build(
+            config,
+            spatial_dims=preparation.spatial_dims,
+            in_channels=preparation.channels,
+            out_channels=output_channels(preparation),
+            reconstruction=reconstruction,
+        )
+
+
+def build_teacher(study: Study, preparation: Preparation) -> nn.Module:
+    """The untrained teacher of a study."""
+    return build_network(
+        study.teacher.network,
+        preparation,
+        seed=study.seeds[0],
+        reconstruction=study.teacher.reconstruction.weight > 0,
+    )
+
+
+def load_weights(network: nn.Module, folder: Path) -> nn.Module:
+    """Load the chosen weights of a finished training into `network` and set it to eval mode.
+
+    Raises:
+        RunError: The checkpoint is missing or damaged.
+    """
+    network.load_state_dict(checkpoint.load(folder / BEST)["network"])
+    return network.eval()
+
+
+def teacher_key(study: Study, prepared_hash: str, split: Split) -> dict[str, object]:
+    """All that decides the teacher."""
+    return {
+        "stage": "teacher",
+        "teacher": study.teacher.model_dump(mode="json"),
+        "seed": study.seeds[0],
+        "prepared": prepared_hash,
+        "cases": content_hash([split.train, split.validation]),
+    }
+
+
+def student_key(study: Study, ref: ModelRef, prepared_hash: str, split: Split) -> dict[str, object]:
+    """All that decides a student; of the distillation a control keeps the segmentation weight."""
+    student = student_config(study, ref)
+    key: dict[str, object] = {
+        "stage": "student",
+        "arm": ref.arm,
+        "student": student.model_dump(mode="json"),
+        "seed": ref.seed,
+        "training": study.training.model_dump(mode="json"),
+        "prepared": prepared_hash,
+        "cases": content_hash([split.student, split.validation]),
+    }
+    if ref.arm == "control":
+        return {**key, "segmentation_weight": study.distillation.segmentation_weight}
+    return {
+        **key,
+        "distillation": study.distillation.model_dump(mode="json"),
+        "teacher": teacher_key(study, prepared_hash, split),
+    }
+
+
+def train_teacher(material: Material, folder: Path, key: Mapping[str, object]) -> FitResult:
+    """Train the teacher on all training patients."""
+    study = material.study
+    settings = study.teacher
+    task = TeacherTask(
+        build_teacher(study, material.preparation),
+        _segmentation(material, settings.training.dice_over),
+        settings.reconstruction,
+        study.seeds[0],
+    )
+    source = SampleSource(
+        material.prepared.root,
+        material.split.train,
+        settings.training,
+        study.seeds[0],
+        material.preparation.spatial_dims,
+    )
+    return fit(task, _plan(material, TEACHER.name, source, folder, key))
+
+
+def train_student(
+    material: Material,
+    ref: ModelRef,
+    teacher: nn.Module | None,
+    folder: Path,
+    key: Mapping[str, object],
+) -> FitResult:
+    """Train a student: distilled with a teacher, the control with None, else the same recipe."""
+    student, seed = student_config(material.study, ref), ref.seed
+    task = student_task(material.study, material.preparation, student, seed, teacher)
+    source = _student_source(material, seed, teacher)
+    return fit(task, _plan(material, ref.name, source, folder, key))
+
+
+def student_config(study: Study, ref: ModelRef) -> NetworkConfig:
+    """The configuration of one student of a study."""
+    return next(student for student in study.students if student.name == ref.student)
+
+
+def student_task(
+    study: Study,
+    preparation: Preparation,
+    student: NetworkConfig,
+    seed: int,
+    teacher: nn.Module | None,
+) -> StudentTask:
+    """An untrained student with its objective; the control with `teacher=None`."""
+    network = build_network(student, preparation, seed=seed)
+    layers = tapped_layers(study, student) if teacher else {}
+    return StudentTask(
+        network,
+        _objective(study, preparation, network, teacher, layers, seed),
+        seed,
+        {scale: pair.student for scale, pair in layers.items()},
+        FrozenTeacher(teacher, {scale: pair.teacher for scale, pair in layers.items()})
+        if teacher
+        else None,
+    )
+
+
+@dataclass(frozen=True)
+class LayerPair:
+    """The tapped layer of the student and of the teacher at one scale."""
+
+    student: str
+    teacher: str
+
+
+def tapped_layers(study: Study, student: NetworkConfig) -> dict[str, LayerPair]:
+    """Scale -> layers; presets where the study names none.
+
+    Raises:
+        ConfigError: A scale without a preset and without named layers.
+    """
+    teacher = study.teacher.network
+    return {
+        scale: LayerPair(
+            term.student_layer or preset_layer(student.name, scale),
+            term.teacher_layer or preset_layer(teacher.name, scale),
+        )
+        for scale, term in study.distillation.features.items()
+        if term.weight > 0
+    }
+
+
+def _objective(
+    study: Study,
+    preparation: Preparation,
+    network: nn.Module,
+    teacher: nn.Module | None,
+    layers: Mapping[str, LayerPair],
+    seed: int,
+) -> Objective:
+    classes, spatial_dims = len(preparation.classes), preparation.spatial_dims
+    dice_over = dice_axes(study.training.dice_over, spatial_dims)
+    if teacher is None:
+        return Objective.control(
+            study.distillation, classes=classes, spatial_dims=spatial_dims, dice_over=dice_over
+        )
+    shape = input_shape(preparation)
+    return Objective(
+        study.distillation,
+        classes=classes,
+        spatial_dims=spatial_dims,
+        student_channels=tap_channels(network, {s: p.student for s, p in layers.items()}, shape),
+        teacher_channels=tap_channels(teacher, {s: p.teacher for s, p in layers.items()}, shape),
+        dice_over=dice_over,
+        seed=torch_seed("projectors", seed),
+    )
+
+
+def input_shape(preparation: Preparation, batch: int = 1) -> tuple[int, ...]:
+    """Shape `(B, C, ...)` of a network input."""
+    return (batch, preparation.channels, *preparation.patch_zyx[3 - preparation.spatial_dims :])
+
+
+def _segmentation(
+    material: Material, choice: Literal["auto", "batch", "sample"]
+) -> SegmentationLoss:
+    preparation = material.preparation
+    return SegmentationLoss(
+        classes=len(preparation.classes), dice_over=dice_axes(choice, preparation.spatial_dims)
+    )
+
+
+def _student_source(material: Material, seed: int, teacher: nn.Module | None) -> SampleSource:
+    study, split = material.study, material.split
+    extra = study.distillation.unlabelled_batch if teacher else 0
+    others = tuple(sorted({*split.train, *split.unlabelled} - set(split.student)))
+    return SampleSource(
+        material.prepared.root,
+        split.student,
+        study.training,
+        seed,
+        material.preparation.spatial_dims,
+        unlabelled=others if extra else (),
+        unlabelled_batch=extra if others else 0,
+    )
+
+
+def _plan(
+    material: Material,
+    name: str,
+    source: SampleSource,
+    folder: Path,
+    key: Mapping[str, object],
+) -> FitPlan:
+    return FitPlan(
+        name=name,
+        source=source,
+        folder=folder,
+        key=content_hash(dict(key)),
+        validate=material.validate,
+        engine=material.study.engine,
+        resume=material.resume,
+    )
+
+
+def network_facts(
+    config: NetworkConfig, preparation: Preparation, *, reconstruction: bool = False
+) -> dict[str, Any]:
+    """Parameters, multiply-adds of one input of the patch size, and receptive field."""
+    facts = describe(
+        config,
+        spatial_dims=preparation.spatial_dims,
+        in_channels=preparation.channels,
+        out_channels=output_channels(preparation),
+        size=preparation.patch_zyx[3 - preparation.spatial_dims :],
+        reconstruction=reconstruction,
+    )
+    return asdict(facts)
+
+
+def network_table(
+    name: str | None, spatial_dims: int, channels: int, classes: int, edge: int | None
+) -> list[tuple[NetworkFacts, str]]:
+    """What our networks, or one network by name, cost, with what each is for.
+
+    Args:
+        name: One network, MONAI's included; None lists all of ours.
+        spatial_dims: 2 or 3.
+        channels: Channels of the input.
+        classes: Classes, background included.
+        edge: Edge of the image in pixels; None takes the network's default.
+    """
+    rows = []
+    for one in [name] if name else NETWORKS:
+        facts = describe(
+            NetworkConfig(name=one),
+            spatial_dims=spatial_dims,
+            in_channels=channels,
+            out_channels=1 if classes == 2 else classes,
+            size=(edge,) * spatial_dims if edge else None,
+            reconstruction=can_reconstruct(one) and one == "unet-t1",
+        )
+        rows.append((facts, NETWORKS[one].purpose if one in NETWORKS else "MONAI"))
+    return rows

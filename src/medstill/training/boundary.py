@@ -1,0 +1,169 @@
+"""What happens at every validation boundary: score, remember the best, write the checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import nn
+
+from medstill.config import EngineConfig
+from medstill.errors import RunError, TrainingError
+from medstill.runs import write_json
+from medstill.training import checkpoint
+from medstill.training.checkpoint import BEST, LAST, Best
+from medstill.training.data import SampleSource
+from medstill.training.learner import Learner, Stopwatch, Validate
+
+log = logging.getLogger(__name__)
+
+COLLAPSED_DICE = 0.05
+HISTORY_FILE = "history.json"
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How training ended. `history` has one entry per validation."""
+
+    best: Best
+    history: tuple[dict[str, Any], ...]
+    collapsed: tuple[str, ...]
+    """Classes whose Dice is below .05 at the chosen checkpoint."""
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """All that `fit` needs beside the task: data, where to write, how to score, how to report."""
+
+    name: str
+    """Name of the training in the log."""
+    source: SampleSource
+    folder: Path
+    key: str
+    """Hash of all that decides the result; a checkpoint with another key is refused."""
+    validate: Validate
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    resume: bool = True
+
+
+class Boundary(pl.Callback):
+    """At each validation: score, remember the best, write the checkpoint, warn of dead classes."""
+
+    def __init__(self, plan: FitPlan, state: dict[str, Any] | None) -> None:
+        self.plan = plan
+        self.state = state
+        self.stopwatch = Stopwatch()
+        self.history: list[dict[str, Any]] = list(state["history"]) if state else []
+        self.best = Best(**state["best"]) if state else None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restore what the checkpoint holds, now that the optimiser exists."""
+        if self.state is None:
+            return
+        pl_module.task.load_state_dict(self.state["task"])  # type: ignore[union-attr]
+        trainer.optimizers[0].load_state_dict(self.state["optimiser"])
+        trainer.precision_plugin.load_state_dict(self.state["precision"])
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Validate at the boundaries and after the last step."""
+        learner: Learner = pl_module  # type: ignore[assignment]
+        recipe = self.plan.source.recipe
+        if learner.step % recipe.validate_every and learner.step != recipe.steps:
+            return
+        if trainer.is_global_zero:
+            self._validate(trainer, learner)
+        trainer.strategy.barrier()
+        self.stopwatch.rest()
+
+    def result(self) -> FitResult:
+        """How training ended."""
+        if self.best is None:
+            raise RunError(f"'{self.plan.folder}' holds no finished validation. Train it again.")
+        chosen = next(entry for entry in self.history if entry["step"] == self.best.step)
+        return FitResult(self.best, tuple(self.history), _dead(chosen["dice_by_class"]))
+
+    def _validate(self, trainer: pl.Trainer, learner: Learner) -> None:
+        network: nn.Module = learner.task.network  # type: ignore[assignment]
+        network.eval()
+        dice_by_class = dict(self.plan.validate(network))
+        learner.task.train()
+        if not dice_by_class:
+            raise TrainingError(
+                "None of the classes is in any validation patient, in truth or prediction, so no "
+                "checkpoint can be chosen. Use another split.seed or more validation patients."
+            )
+        mean = sum(dice_by_class.values()) / len(dice_by_class)
+        steps = max(1, self.stopwatch.steps)
+        entry = {
+            "step": learner.step,
+            "dice": mean,
+            "dice_by_class": dice_by_class,
+            "losses": {name: value / steps for name, value in learner.sums.items()},
+            **self.stopwatch.read(),
+        }
+        learner.sums.clear()
+        self.history.append(entry)
+        self._log(trainer, learner, entry)
+        if self.best is None or mean > self.best.dice:
+            self.best = Best(learner.step, mean)
+            checkpoint.save(
+                self.plan.folder / BEST, {"network": network.state_dict(), **asdict(self.best)}
+            )
+        self._save(trainer, learner)
+
+    def _log(self, trainer: pl.Trainer, learner: Learner, entry: dict[str, Any]) -> None:
+        log.info(
+            "%s: step %d of %d, validation Dice %.3f, %.2f steps/s, %.1f %% of the time waiting "
+            "for data",
+            self.plan.name,
+            entry["step"],
+            learner.recipe.steps,
+            entry["dice"],
+            entry["steps_per_s"],
+            100 * entry["data_wait_share"],
+        )
+        values = {f"validation/dice/{name}": v for name, v in entry["dice_by_class"].items()}
+        values["validation/dice"] = entry["dice"]
+        values["time/data_wait_share"] = entry["data_wait_share"]
+        values["time/steps_per_s"] = entry["steps_per_s"]
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=learner.step)
+        dead = _dead(entry["dice_by_class"])
+        if dead and 2 * learner.step >= learner.recipe.steps:
+            log.warning(
+                "%s: validation Dice below %.2f at step %d for: %s",
+                self.plan.name,
+                COLLAPSED_DICE,
+                learner.step,
+                ", ".join(dead),
+            )
+
+    def _save(self, trainer: pl.Trainer, learner: Learner) -> None:
+        write_json(self.plan.folder / HISTORY_FILE, self.history)
+        assert self.best is not None
+        checkpoint.save(
+            self.plan.folder / LAST,
+            {
+                "key": self.plan.key,
+                "step": learner.step,
+                "task": learner.task.state_dict(),
+                "optimiser": trainer.optimizers[0].state_dict(),
+                "precision": trainer.precision_plugin.state_dict(),
+                "history": self.history,
+                "best": asdict(self.best),
+            },
+        )
+
+
+def _dead(dice_by_class: dict[str, float]) -> tuple[str, ...]:
+    return tuple(name for name, dice in dice_by_class.items() if dice < COLLAPSED_DICE)

@@ -1,0 +1,61 @@
+"""Checkpoints: plain tensors and numbers, written all or nothing, read without unpickling code."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medstill.errors import RunError
+from medstill.runs import atomic
+
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The validation that chose the weights."""
+
+    step: int
+    dice: float
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint, all or nothing."""
+    with atomic(path) as draft:
+        torch.save(dict(content), draft)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU without executing pickled code.
+
+    Raises:
+        RunError: The file is missing, damaged or holds more than plain data.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise RunError(f"There is no checkpoint '{path}'. Train this network first.") from error
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise RunError(
+            f"The checkpoint '{path}' is damaged or holds more than plain tensors: {error}. "
+            "Delete its folder and train again."
+        ) from error
+    return dict(content)
+
+
+def weights_hash(network: nn.Module) -> str:
+    """The first 16 hex digits of the SHA-256 over names and values of a network's state."""
+    digest = hashlib.sha256()
+    state: Mapping[str, Tensor] = network.state_dict()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

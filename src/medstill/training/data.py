@@ -1,0 +1,149 @@
+"""Training samples: a patch is a function of (seed, step, sample), whoever loads it and when.
+
+Shape legend: C channels; `...` = Y X in 2-D, Z Y X in 3-D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from medstill.config import TrainingConfig
+from medstill.patches import augment
+from medstill.patches.sampling import draw_location, extract
+from medstill.training.seeds import array_generator
+from medstill.volumes.records import PreparedCase
+from medstill.volumes.store import PreparedSet, open_set
+
+
+@dataclass(frozen=True)
+class SampleSource:
+    """Where samples come from and how they are drawn.
+
+    `unlabelled` cases add `unlabelled_batch` samples with every label set to ignore to each batch.
+    """
+
+    root: Path
+    labelled: tuple[str, ...]
+    recipe: TrainingConfig
+    seed: int
+    spatial_dims: int
+    unlabelled: tuple[str, ...] = ()
+    unlabelled_batch: int = 0
+
+    @property
+    def samples_per_step(self) -> int:
+        """Labelled and unlabelled samples of one batch."""
+        return self.recipe.batch_size + self.unlabelled_batch
+
+
+class PatchSamples(Dataset[tuple[Tensor, Tensor]]):
+    """Maps a running number `step * samples_per_step + sample` to an augmented patch.
+
+    An item is an image `(C, ...)` float32 and a label `(...)` int64.
+    """
+
+    def __init__(self, source: SampleSource) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return self.source.recipe.steps * self.source.samples_per_step
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        step, sample = divmod(number, self.source.samples_per_step)
+        if sample < self.source.recipe.batch_size:
+            return self._draw("data", step, sample, self._labelled)
+        image, label = self._draw("unlabelled", step, sample, self._unlabelled)
+        return image, torch.full_like(label, 255)
+
+    def __getstate__(self) -> dict[str, SampleSource]:
+        # Memory maps would be copied into a spawned loader process; it opens its own.
+        return {"source": self.source}
+
+    @cached_property
+    def _set(self) -> PreparedSet:
+        return open_set(self.source.root)
+
+    @cached_property
+    def _labelled(self) -> tuple[PreparedCase, ...]:
+        return tuple(self._set.open(name) for name in self.source.labelled)
+
+    @cached_property
+    def _unlabelled(self) -> tuple[PreparedCase, ...]:
+        cases = (self._set.open(name) for name in self.source.unlabelled)
+        return tuple(replace(case, label_ZYX=None, places={}) for case in cases)
+
+    def _draw(
+        self, stream: str, step: int, sample: int, cases: tuple[PreparedCase, ...]
+    ) -> tuple[Tensor, Tensor]:
+        recipe, preparation = self.source.recipe, self._set.preparation
+        generator = array_generator(stream, self.source.seed, step, sample)  # type: ignore[arg-type]
+        location = draw_location(
+            cases,
+            generator,
+            patch_zyx=preparation.patch_zyx,
+            foreground_share=recipe.foreground_share,
+            classes=range(1, len(preparation.classes)),
+        )
+        case = cases[location.case_index]
+        image_CZYX, label_ZYX = extract(
+            case, location, preparation.patch_zyx, preparation.pad_value
+        )
+        change = augment.draw(
+            generator, recipe.augmentation, case.info.spacing_zyx_mm, preparation.patch_zyx
+        )
+        image, label = augment.apply(
+            torch.from_numpy(image_CZYX),
+            torch.from_numpy(label_ZYX),
+            change,
+            pad_value=preparation.pad_value,
+        )
+        if preparation.spatial_dims == 2:
+            image, label = image[:, 0], label[0]
+        return image, label.long()
+
+
+class StepBatches(Sampler[list[int]]):
+    """The running numbers of each batch from one step to another, one rank's share of them.
+
+    Nothing is drawn here: a run that starts at a later step sees what it would have seen.
+    """
+
+    def __init__(self, source: SampleSource, start: int, rank: int = 0, ranks: int = 1) -> None:
+        super().__init__()
+        self.source, self.start, self.rank, self.ranks = source, start, rank, ranks
+
+    def __len__(self) -> int:
+        return max(0, self.source.recipe.steps - self.start)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        size = self.source.samples_per_step
+        for step in range(self.start, self.source.recipe.steps):
+            yield [step * size + sample for sample in range(self.rank, size, self.ranks)]
+
+
+def plain_batches(source: SampleSource, batches: int = 16) -> Iterator[Tensor]:
+    """The images `(B, C, ...)` of the first batches, to compute something from before training."""
+    samples = PatchSamples(source)
+    size = source.samples_per_step
+    for step in range(min(batches, source.recipe.steps)):
+        yield torch.stack([samples[step * size + sample][0] for sample in range(size)])
+
+
+def loader(
+    source: SampleSource, start: int, *, workers: int, rank: int = 0, ranks: int = 1
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Batches `(B, C, ...)` and `(B, ...)` from step `start` to the recipe's last."""
+    return DataLoader(
+        PatchSamples(source),
+        batch_sampler=StepBatches(source, start, rank, ranks),
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        prefetch_factor=4 if workers else None,
+    )

@@ -1,0 +1,91 @@
+"""Fit a task and take it up again after a kill, ending in the same weights.
+
+A validation boundary is the only place where a run can be taken up: there network, losses,
+optimiser and history are written together. Learning rate, batches and loss sampling are functions
+of the step, so nothing else has to be restored. Lightning's own resume is not used: it restores no
+generator state, and its loop counters differ after a resume at an epoch's end.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.utilities.warnings import PossibleUserWarning
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
+
+from medstill.errors import RunError
+from medstill.training import checkpoint
+from medstill.training.boundary import Boundary, FitPlan, FitResult
+from medstill.training.checkpoint import BEST, LAST
+from medstill.training.learner import Learner
+from medstill.training.progress import Progress
+
+log = logging.getLogger(__name__)
+
+
+def fit(task: nn.Module, plan: FitPlan) -> FitResult:
+    """Train until the recipe's last step and leave the best weights in `task.network`.
+
+    Writes `last.ckpt`, `best.ckpt`, `history.json`, CSV and TensorBoard logs to `plan.folder`.
+
+    Raises:
+        TrainingError: A loss that is not finite.
+        RunError: A checkpoint of another run lies in the folder.
+    """
+    state = _previous(plan)
+    start = state["step"] if state else 0
+    learner = Learner(task, plan.source, start, plan.engine.loader_workers)
+    boundary = Boundary(plan, state)
+    if start < plan.source.recipe.steps:
+        with warnings.catch_warnings():
+            # Lightning's advice on loader workers does not fit machines where every core trains.
+            warnings.simplefilter("ignore", PossibleUserWarning)
+            _trainer(plan, start, boundary).fit(learner)
+    best = checkpoint.load(plan.folder / BEST)
+    network: nn.Module = task.network  # type: ignore[assignment]
+    network.load_state_dict(best["network"])
+    network.eval()
+    return boundary.result()
+
+
+def _previous(plan: FitPlan) -> dict[str, Any] | None:
+    path = plan.folder / LAST
+    if not plan.resume or not path.exists():
+        return None
+    state = checkpoint.load(path)
+    if state["key"] != plan.key:
+        raise RunError(
+            f"'{path}' is the checkpoint of another recipe or other data. Choose another output "
+            "folder, or delete it to train anew."
+        )
+    log.info("%s: taken up again at step %d", plan.name, state["step"])
+    return state
+
+
+def _trainer(plan: FitPlan, start: int, boundary: Boundary) -> pl.Trainer:
+    engine = plan.engine
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    loggers = [
+        CSVLogger(plan.folder, name="csv", version=f"from-step-{start}"),
+        TensorBoardLogger(plan.folder, name="tensorboard", version=f"from-step-{start}"),
+    ]
+    progress = Progress(plan.folder, plan.source.recipe.steps, start)
+    return pl.Trainer(
+        accelerator=engine.accelerator,
+        devices=engine.devices,  # type: ignore[arg-type]
+        strategy=engine.strategy,
+        num_nodes=engine.nodes,
+        precision=engine.precision,  # type: ignore[arg-type]
+        max_epochs=1,
+        logger=loggers,
+        callbacks=[boundary.stopwatch, boundary, progress],
+        log_every_n_steps=10,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )

@@ -1,0 +1,150 @@
+"""What one training step computes: the teacher's task and the student's.
+
+Shape legend: B batch, C channels or classes, `...` = Y X in 2-D, Z Y X in 3-D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from medstill.config import ReconstructionConfig
+from medstill.losses import Objective, SegmentationLoss, mask_blocks, reconstruction_loss
+from medstill.networks import run
+from medstill.networks.taps import Taps
+from medstill.training.frozen import FrozenTeacher, TeacherView
+from medstill.training.seeds import torch_generator
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Every loss term by name, unweighted, and their weighted sum."""
+
+    total: Tensor
+    terms: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where tensors are computed and in which memory format."""
+
+    device: torch.device
+    spatial_dims: int
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Channels last: measured 1.1 to 2.7 times as fast as channels first on a CPU."""
+        return torch.channels_last if self.spatial_dims == 2 else torch.channels_last_3d
+
+    def put(self, image_BC: Tensor) -> Tensor:
+        """An image batch `(B, C, ...)` on the device and in the memory format."""
+        return image_BC.to(device=self.device, memory_format=self.memory_format)
+
+
+class Task(Protocol):
+    """What the Lightning module trains."""
+
+    network: nn.Module
+
+    def compute(self, image_BC: Tensor, label_B: Tensor, step: int) -> StepResult:
+        """The loss of one batch; every random choice is a function of the seed and `step`."""
+        ...
+
+    def before_training(self, place: Place, batches: Iterable[Tensor] | None) -> None:
+        """Move what is no module to its place; compute what is needed once.
+
+        `batches` are images `(B, C, ...)` to compute it from; None when training is
+        taken up again, since the checkpoint holds the result.
+        """
+        ...
+
+
+class TeacherTask(nn.Module):
+    """Segmentation and reconstruction in one forward pass: `L_T = L_seg + w MSE`."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        segmentation: SegmentationLoss,
+        reconstruction: ReconstructionConfig,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.segmentation = segmentation
+        self.reconstruction = reconstruction
+        self.seed = seed
+
+    def compute(self, image_BC: Tensor, label_B: Tensor, step: int) -> StepResult:
+        """See `Task.compute`."""
+        settings = self.reconstruction
+        seen_BC = image_BC
+        if settings.weight and settings.mask_ratio:
+            generator = torch_generator("loss", self.seed, step)
+            seen_BC = mask_blocks(image_BC, settings.mask_ratio, settings.mask_block, generator)
+        output = run(self.network, seen_BC)
+        terms = dict(self.segmentation(output.logits, label_B))
+        total = torch.stack(list(terms.values())).sum()
+        if settings.weight and output.reconstruction is not None:
+            terms["reconstruction"] = reconstruction_loss(output.reconstruction, image_BC)
+            total = total + settings.weight * terms["reconstruction"]
+        return StepResult(total, terms)
+
+    def before_training(self, place: Place, batches: Iterable[Tensor] | None) -> None:
+        """Nothing is needed."""
+
+
+class StudentTask(nn.Module):
+    """A student's step. Control and distilled differ in `objective` and `teacher` alone."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        seed: int,
+        layers: Mapping[str, str],
+        teacher: FrozenTeacher | None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.objective = objective
+        self.seed = seed
+        self.layers = dict(layers)
+        self._teacher: Callable[[Tensor], TeacherView] | None = teacher
+        self._move_teacher = teacher.to if teacher else None
+
+    def compute(self, image_BC: Tensor, label_B: Tensor, step: int) -> StepResult:
+        """See `Task.compute`."""
+        with Taps(self.network, self.layers) as taps:
+            logits_BC = run(self.network, image_BC).logits
+            features = dict(taps.features)
+        view = self._teacher(image_BC) if self._teacher else None
+        terms = self.objective(
+            logits_BC,
+            label_B,
+            student_features=features,
+            teacher_logits_BC=view.logits_BC if view else None,
+            teacher_features=view.features if view else {},
+            generator=torch_generator("loss", self.seed, step),
+        )
+        return StepResult(self.objective.total(terms), terms)
+
+    def before_training(self, place: Place, batches: Iterable[Tensor] | None) -> None:
+        """Move the teacher to the device and fit its embeddings where a loss needs them."""
+        if self._teacher is None or self._move_teacher is None:
+            return
+        self._move_teacher(place.device, place.memory_format)
+        if batches is not None and self.objective.needs_embeddings:
+            teacher = self._teacher
+            self.objective.fit_embeddings(teacher(place.put(batch)).features for batch in batches)
+
+
+def dice_axes(choice: Literal["auto", "batch", "sample"], spatial_dims: int) -> str:
+    """`batch` or `sample`, with the default of the number of spatial dimensions filled in."""
+    if choice != "auto":
+        return choice
+    return "batch" if spatial_dims == 2 else "sample"
