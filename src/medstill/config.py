@@ -138,6 +138,8 @@ class TrainingConfig(Record):
     gradient_clip: NonNegativeFloat = 1.0
     foreground_share: Fraction = 0.5
     """Share of the samples that are centred on a foreground class, classes in turn."""
+    precision: str = "32-true"
+    """As Lightning's `Trainer` takes it; `bf16-mixed` is faster on CPUs with bfloat16 units."""
     dice_over: Literal["auto", "batch", "sample"] = "auto"
     """`auto`: batch in 2-D, sample in 3-D."""
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -229,7 +231,6 @@ class EngineConfig(Record):
     devices: int | str | tuple[int, ...] = 1
     strategy: str = "auto"
     nodes: PositiveInt = 1
-    precision: str = "32-true"
     workers: PositiveInt | None = None
     """Processes that prepare and train side by side; None takes one per core."""
     threads: PositiveInt | None = None

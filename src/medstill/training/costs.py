@@ -119,6 +119,7 @@ def estimate(study: Study, preparation: Preparation, workers: int) -> Estimate:
 def _step_s(task: nn.Module, preparation: Preparation, recipe: TrainingConfig) -> float:
     shape = input_shape(preparation, recipe.batch_size)
     generator = torch.Generator().manual_seed(0)
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16-mixed")
     image_BC = torch.rand(shape, generator=generator)
     label_B = (image_BC[:, 0] * len(preparation.classes)).long()
     trained: Task = task  # type: ignore[assignment]
@@ -129,10 +130,12 @@ def _step_s(task: nn.Module, preparation: Preparation, recipe: TrainingConfig) -
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        _step(trained, task, image_BC, label_B)
+        with mixed:
+            _step(trained, task, image_BC, label_B)
         begun = time.perf_counter()
         for _ in range(TIMED_STEPS):
-            _step(trained, task, image_BC, label_B)
+            with mixed:
+                _step(trained, task, image_BC, label_B)
         return (time.perf_counter() - begun) / TIMED_STEPS
     finally:
         torch.set_num_threads(threads)

@@ -44,6 +44,8 @@ def fit(task: nn.Module, plan: FitPlan) -> FitResult:
         with warnings.catch_warnings():
             # Lightning's advice on loader workers does not fit machines where every core trains.
             warnings.simplefilter("ignore", PossibleUserWarning)
+            # Lightning 2.6 with torch 2.13; torch marks the call that it makes as deprecated.
+            warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
             _trainer(plan, start, boundary).fit(learner)
     best = checkpoint.load(plan.folder / BEST)
     network: nn.Module = task.network  # type: ignore[assignment]
@@ -79,7 +81,7 @@ def _trainer(plan: FitPlan, start: int, boundary: Boundary) -> pl.Trainer:
         devices=engine.devices,  # type: ignore[arg-type]
         strategy=engine.strategy,
         num_nodes=engine.nodes,
-        precision=engine.precision,  # type: ignore[arg-type]
+        precision=plan.source.recipe.precision,  # type: ignore[arg-type]
         max_epochs=1,
         logger=loggers,
         callbacks=[boundary.stopwatch, boundary, progress],
