@@ -1,0 +1,202 @@
+"""One self-contained HTML page of a run: it needs no network and names no machine and no person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medstill.errors import require
+from medstill.report import wording
+from medstill.report.charts import history_charts, paired_charts, speeds
+from medstill.report.gallery import galleries
+from medstill.report.overlays import colour_of
+from medstill.report.reading import Run, facts_of, read_run
+from medstill.report.records import Gain, ModelRow, Training
+from medstill.runs import atomic
+
+TEMPLATE = "page.html.j2"
+
+
+def write_report(run: Path, page: Path) -> Path:
+    """Write the report of a run.
+
+    Args:
+        run: Folder of a run that is trained and scored.
+        page: The HTML file to write; replaced when it exists.
+
+    Returns:
+        `page`.
+
+    Raises:
+        RunError: A stage is missing or unfinished, or a file is damaged.
+        MissingExtraError: jinja2 or matplotlib is not installed.
+        StorageError: The page cannot be written.
+    """
+    text = render(read_run(run))
+    with atomic(page) as draft:
+        draft.write_text(text, encoding="utf-8")
+    return page
+
+
+def render(run: Run) -> str:
+    """The page of a run as HTML."""
+    jinja2 = require("jinja2", "report")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("medstill", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(
+        fixed=wording.fixed,
+        spread=wording.spread,
+        quantity=wording.quantity,
+        percent=wording.percent,
+        plural=wording.plural,
+        p_text=wording.p_text,
+        class_colour=colour_of,
+    )
+    text: str = environment.get_template(TEMPLATE).render(**content_of(run))
+    return text
+
+
+def content_of(run: Run) -> dict[str, Any]:
+    """All that the template shows, by name."""
+    study, summary = run.study, run.summary
+    return {
+        "run": run,
+        "study": study,
+        "summary": summary,
+        "verdicts": [_verdict(run, gain) for gain in summary.gains if gain.control == "control"],
+        "collapsed": _collapsed(run),
+        "left_out": [(one.id, wording.without_paths(one.reason)) for one in run.left_out],
+        "models": [_model(run, row) for row in summary.models],
+        "arm_names": wording.ARM_NAMES,
+        "metric_names": wording.METRIC_NAMES,
+        "class_tables": _class_tables(run),
+        "pairs": paired_charts(run),
+        "galleries": galleries(run),
+        "histories": history_charts(run),
+        "speeds": speeds(run),
+        "unfinished": _still_rising(run),
+        "reconstruction": _reconstruction(run),
+        "parts": _parts(run),
+        "least_p": _least_p(run),
+        "configuration": yaml.safe_dump(
+            study.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+        ),
+    }
+
+
+def _least_p(run: Run) -> float:
+    """The smallest adjusted p that the sign-flip test can give: all patients on one side."""
+    gains = run.summary.gains
+    return min(1.0, len(gains) * 2.0 ** (1 - max((g.comparison.n for g in gains), default=1)))
+
+
+def _verdict(run: Run, gain: Gain) -> dict[str, str]:
+    interval, tie = gain.comparison.difference, gain.verdict not in ("better", "worse")
+    uncertain = tie and (interval.low > 0 or interval.high < 0)
+    return {
+        "student": gain.student,
+        "metric": gain.metric,
+        "text": wording.change_text(gain, len(run.study.seeds)),
+        "verdict": gain.verdict,
+        "reason": f", since the adjusted p is {wording.p_text(gain.p_holm)}" if uncertain else "",
+        "tone": {"better": "good", "worse": "bad"}.get(gain.verdict, "even"),
+    }
+
+
+def _collapsed(run: Run) -> list[str]:
+    """Each network that lost a class, with the class."""
+    found = []
+    for ref, training in run.trainings.items():
+        who = f"{ref.student} {ref.arm}, seed {ref.seed}" if ref.student else "teacher"
+        if training.collapsed:
+            found.append(f"{who}: {', '.join(training.collapsed)}")
+    return found
+
+
+def _training_of(run: Run, row: ModelRow) -> Training:
+    if row.arm == "teacher":
+        return facts_of(run)
+    network = next(student for student in run.study.students if student.name == row.student)
+    return facts_of(run, network)
+
+
+def _model(run: Run, row: ModelRow) -> dict[str, Any]:
+    facts, teacher = _training_of(run, row).facts, facts_of(run).facts
+    return {
+        "row": row,
+        "kind": row.arm.split("+")[0],
+        "parameters": facts.parameters,
+        "smaller": teacher.parameters / facts.parameters if row.arm != "teacher" else None,
+        "macs": facts.macs,
+        "field": wording.field_text(facts),
+        "true": row.counts.get("scored", 0) + row.counts.get("missed", 0),
+        "missed": row.counts.get("missed", 0),
+        "invented": row.counts.get("invented", 0),
+    }
+
+
+def _class_tables(run: Run) -> list[dict[str, Any]]:
+    """For each student: class -> the rows of teacher, control and distilled."""
+    summary = run.summary
+    teacher = next((row for row in summary.models if row.arm == "teacher"), None)
+    tables = []
+    for student in run.study.students:
+        arms = [summary.model(student.name, arm) for arm in ("control", "distilled")]
+        models = [row for row in (teacher, *arms) if row is not None]
+        classes = [
+            (name, [next(c for c in row.classes if c.class_name == name) for row in models])
+            for name in summary.class_names
+        ]
+        tables.append({"student": student.name, "models": models, "classes": classes})
+    return tables if len(summary.class_names) > 1 else []
+
+
+def _still_rising(run: Run) -> list[str]:
+    """The networks whose best validation is their last one: they may not have converged."""
+    found = []
+    for student, arm in dict.fromkeys((ref.student, ref.arm) for ref in run.trainings):
+        trainings = [t for r, t in run.trainings.items() if (r.student, r.arm) == (student, arm)]
+        late = [t for t in trainings if len(t.history) > 1 and t.best_step == t.history[-1].step]
+        if late:
+            of_seeds = f"{len(late)} of {wording.plural(len(trainings), 'seed')}"
+            found.append(f"{student} {arm} ({of_seeds})" if student else arm)
+    return found
+
+
+def _reconstruction(run: Run) -> list[tuple[str, str, str]]:
+    """PSNR and SSIM: name, mean, range over the test cases."""
+    if not run.reconstruction:
+        return []
+    rows = []
+    for name, digits, values in (
+        ("PSNR (dB)", 1, [row.psnr_db for row in run.reconstruction]),
+        ("SSIM", 3, [row.ssim for row in run.reconstruction]),
+    ):
+        mean = sum(values) / len(values)
+        extent = f"{min(values):.{digits}f} to {max(values):.{digits}f}"
+        rows.append((name, f"{mean:.{digits}f}", extent))
+    return rows
+
+
+def _parts(run: Run) -> list[tuple[str, int, int]]:
+    """What each part of the split is for, its patients and its cases."""
+    split = run.split
+    named = (
+        ("Teacher: training, with labels", split.train),
+        ("Students: training, with labels", split.student),
+        ("Without labels", split.unlabelled),
+        ("Validation: chooses the checkpoint", split.validation),
+        ("Test: scored once, seen by no network", split.test),
+    )
+    return [
+        (name, len({split.patients.get(case, case) for case in cases}), len(cases))
+        for name, cases in named
+        if cases
+    ]

@@ -1,0 +1,205 @@
+"""A run folder as frozen records: what the report shows, read from files alone."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from medstill.config import NetworkConfig, Study
+from medstill.errors import RunError
+from medstill.report.records import (
+    LeftOut,
+    Reconstruction,
+    ScoredCase,
+    Scores,
+    Summary,
+    Training,
+)
+from medstill.runs import (
+    MANIFEST_FILE,
+    STAGE_FILE,
+    TEACHER,
+    ModelRef,
+    read_json,
+    student_refs,
+)
+from medstill.volumes.geometry import array_CZYX, canonical
+from medstill.volumes.io import read_label
+from medstill.volumes.records import Preparation, Split
+
+T = TypeVar("T")
+
+
+class Manifest(BaseModel):
+    """`manifest.json`."""
+
+    study: Study
+    study_hash: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice of a test case in the LPS frame."""
+
+    image: NDArray[np.uint8]
+    """`(Y, X)`, or `(Y, X, 3)` for colour."""
+    truth_YX: NDArray[np.uint8]
+    z: int
+    spacing_yx_mm: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished and scored run."""
+
+    folder: Path
+    manifest: Manifest
+    split: Split
+    preparation: Preparation
+    summary: Summary
+    trainings: Mapping[ModelRef, Training]
+    reconstruction: tuple[Reconstruction, ...]
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def study(self) -> Study:
+        """What was computed."""
+        return self.manifest.study
+
+    @property
+    def photographs(self) -> bool:
+        """Whether the images are plain pictures, whose files say nothing of left and right."""
+        return self.preparation.intensity[0].kind in ("colour", "gray")
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder whose every stage is finished.
+
+    Raises:
+        RunError: It is no run folder, a stage is missing or unfinished, or a file is damaged.
+    """
+    manifest = _checked(folder / MANIFEST_FILE, Manifest)
+    refs = (TEACHER, *student_refs(manifest.study))
+    prepared = folder / "prepared"
+    _demand(folder / "split.json", "prepared", "medstill prepare")
+    trainings = {ref: _training(folder, ref) for ref in refs}
+    _demand(folder / "comparison.json", "scored", f"medstill evaluate '{folder}' --data DATA")
+    return Run(
+        folder=folder,
+        manifest=manifest,
+        split=_checked(folder / "split.json", Split),
+        preparation=_checked(prepared / "preparation.json", Preparation),
+        summary=_checked(folder / "comparison.json", Summary),
+        trainings=trainings,
+        reconstruction=_optional(
+            TEACHER.folder(folder) / "test" / "reconstruction.json", tuple[Reconstruction, ...], ()
+        ),
+        left_out=_optional(prepared / "skipped.json", tuple[LeftOut, ...], ()),
+    )
+
+
+def read_slice(run: Run, case: str) -> Slice | None:
+    """The slice kept of a test case; None when none was kept.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    path = run.folder / "gallery" / f"{case}.npz"
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            y_mm, x_mm = (float(step) for step in stored["spacing_yx_mm"])
+            return Slice(stored["image"], stored["truth"], int(stored["z"]), (y_mm, x_mm))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def read_prediction(run: Run, ref: ModelRef, case: str, shown: Slice) -> NDArray[np.uint8] | None:
+    """The predicted classes `(Y, X)` on a slice of a test case; None without a prediction.
+
+    Raises:
+        RunError: The prediction does not lie on the grid of the slice.
+    """
+    path = ref.folder(run.folder) / "test" / "predictions" / f"{case}.nii.gz"
+    if not path.exists():
+        return None
+    # The volume is turned as the scan was: its own axes may run otherwise than the picture's.
+    label_ZYX = array_CZYX(canonical(read_label(path)))[0].astype(np.uint8)
+    if shown.z >= len(label_ZYX) or label_ZYX.shape[1:] != shown.truth_YX.shape:
+        raise RunError(
+            f"Expected '{path}' to hold slice {shown.z} of {shown.truth_YX.shape} pixels, found a "
+            f"volume of {label_ZYX.shape} (z, y, x). Delete the folders 'gallery' and 'test' of "
+            "the run and score it again."
+        )
+    slice_YX: NDArray[np.uint8] = label_ZYX[shown.z]
+    return slice_YX
+
+
+def read_case_scores(run: Run, ref: ModelRef) -> dict[str, ScoredCase]:
+    """Case -> scores of one trained network; empty when it was not scored.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    empty = Scores(cases=())
+    scores = _optional(ref.folder(run.folder) / "test" / "scores.json", Scores, empty)
+    return {case.case: case for case in scores.cases}
+
+
+def facts_of(run: Run, network: NetworkConfig | None = None) -> Training:
+    """A training of a network of the study, for what all its seeds share; None is the teacher."""
+    if network is None:
+        return run.trainings[TEACHER]
+    return next(found for ref, found in run.trainings.items() if ref.student == network.name)
+
+
+def _training(folder: Path, ref: ModelRef) -> Training:
+    path = ref.folder(folder) / STAGE_FILE
+    if not path.exists() or not read_json(path).get("finished"):
+        raise RunError(
+            f"The training of '{ref.name}' in '{folder}' is not finished, and the report shows "
+            "all of them. Finish it first: 'medstill run' on the same folder takes it up again."
+        )
+    history = read_json(path.parent / "history.json")
+    return _validated(path, Training, {**read_json(path)["result"], "history": history})
+
+
+def _demand(path: Path, state: str, command: str) -> None:
+    if not path.exists():
+        raise RunError(
+            f"Expected a run that is {state}, but '{path}' is missing. Run '{command}' first, or "
+            "'medstill run', which does all that is left to do."
+        )
+
+
+def _checked(path: Path, kind: type[T]) -> T:
+    return _validated(path, kind, read_json(path))
+
+
+def _optional(path: Path, kind: type[T], default: T) -> T:
+    return _checked(path, kind) if path.exists() else default
+
+
+def _validated(path: Path, kind: type[T], content: Any) -> T:
+    try:
+        return TypeAdapter(kind).validate_python(content, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise _damaged(path, f"{place}: {first['msg']}") from error
+
+
+def _damaged(path: Path, reason: str) -> RunError:
+    return RunError(
+        f"'{path}' is damaged or of another version ({reason}). Delete it and repeat the stage "
+        "that writes it with 'medstill run'."
+    )

@@ -1,0 +1,114 @@
+"""Numbers and verdicts as a reader sees them."""
+
+from __future__ import annotations
+
+import re
+
+from medstill.report.records import Facts, Gain, Interval
+
+DIGITS = {"hd95_mm": 1, "assd_mm": 1}
+METRIC_NAMES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "nsd": "NSD"}
+ARM_NAMES = {
+    "teacher": "teacher",
+    "control": "control",
+    "distilled": "distilled",
+    "control+largest-component": "control, largest component",
+}
+MINUS = "\N{MINUS SIGN}"
+NOTHING = "\N{EN DASH}"
+
+
+def fixed(value: float | None, metric: str = "dice", *, signed: bool = False) -> str:
+    """A number with the digits that suit its metric, with a true minus sign.
+
+    >>> fixed(0.5), fixed(-12.34, "hd95_mm"), fixed(0.1, signed=True), fixed(-0.0001)
+    ('0.500', '−12.3', '+0.100', '0.000')
+    """
+    if value is None:
+        return NOTHING
+    digits = DIGITS.get(metric, 3)
+    text = f"{abs(value):.{digits}f}"
+    if not float(text):
+        return text
+    return (MINUS if value < 0 else "+" if signed else "") + text
+
+
+def spread(interval: Interval | None, metric: str = "dice", *, signed: bool = False) -> str:
+    """The ends of an interval."""
+    if interval is None:
+        return ""
+    low, high = (fixed(end, metric, signed=signed) for end in (interval.low, interval.high))
+    return f"{low} to {high}"
+
+
+def quantity(count: float) -> str:
+    """A large count, short.
+
+    >>> quantity(43_236_036), quantity(57_297), quantity(812)
+    ('43.2 M', '57.3 k', '812')
+    """
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= 0.99995 * size:
+            return f"{count / size:.1f} {letter}"
+    return f"{count:.0f}"
+
+
+def p_text(p: float) -> str:
+    """A p-value."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def field_text(facts: Facts) -> str:
+    """A receptive field."""
+    field = facts.receptive_field
+    if field is None:
+        return NOTHING
+    return ("≥ " if field.lower_bound else "") + " × ".join(map(str, field.size))
+
+
+def percent(share: float) -> str:
+    """A share in percent, without digits that say nothing.
+
+    >>> percent(0.95), percent(0.975)
+    ('95 %', '97.5 %')
+    """
+    return f"{100 * share:g} %"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "seed"), plural(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def change_text(gain: Gain, seeds: int) -> str:
+    """What a comparison found, in one sentence.
+
+    Args:
+        gain: Distilled minus control.
+        seeds: How many seeds each patient's value is the mean of.
+    """
+    found, metric = gain.comparison, gain.metric
+    what = {"dice": "mean Dice", "hd95_mm": "mean HD95"}.get(metric, metric)
+    unit = " mm" if metric.endswith("_mm") else ""
+    interval = found.difference
+    return (
+        f"Distillation changed the {what} by {fixed(interval.mean, metric, signed=True)}{unit} "
+        f"({percent(interval.confidence)} interval {spread(interval, metric)}{unit}; "
+        f"{plural(found.n, 'patient')}, {plural(seeds, 'seed')})"
+    )
+
+
+def without_paths(text: str) -> str:
+    """A message with file names in place of paths, which name machines and people.
+
+    >>> without_paths("'/home/ann/scans/a b.nii' is cut; see C:\\\\data\\\\x.nii and y/z.")
+    "'a b.nii' is cut; see x.nii and y/z."
+    """
+    quoted = re.sub(r"'[^'\n]*[\\/]([^'\\/\n]+)[\\/]?'", r"'\1'", text)
+    return re.sub(
+        r"(?<![\w.])(?:[A-Za-z]:)?[\\/](?:[^\s'\"\\/]+[\\/])*([^\s'\"\\/]+)", r"\1", quoted
+    )
