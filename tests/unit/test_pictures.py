@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from medstill.errors import GeometryError
+from medstill.volumes.io import read_pair
+from medstill.volumes.layouts import find_dataset
 from medstill.volumes.pictures import fullest_slice, picture_of
 from medstill.volumes.records import ChannelIntensity, Preparation
 
 SPACING_ZYX = (3.0, 2.0, 1.0)
+ABDOMEN = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "abdomen-ct"
 
 
 def preparation(*kinds: ChannelIntensity) -> Preparation:
@@ -100,3 +105,17 @@ def test_unscaled_intensities_still_reach_black_and_white(scan) -> None:
 def test_truth_of_another_size_is_refused(scan) -> None:
     with pytest.raises(GeometryError, match=r"size of its image, \(31, 23, 17\).*found \(31, 23"):
         picture_of(scan[0], scan[1][:, :, :9], preparation(CT))
+
+
+@pytest.mark.skipif(not ABDOMEN.is_dir(), reason="the abdominal CTs are not on this machine")
+def test_liver_of_a_real_scan_is_on_the_left_of_the_picture() -> None:
+    dataset = find_dataset(ABDOMEN)
+    image, label = read_pair(dataset.labelled[0])
+    assert image.GetDirection()[0] < 0 or image.GetDirection()[4] < 0
+    truth = sitk.Cast(label, sitk.sitkUInt8)
+    truth_YX = picture_of(image, truth, preparation(CT))["truth"]
+    columns = {
+        name: np.flatnonzero((truth_YX == dataset.labels[name]).any(axis=0)).mean()
+        for name in ("liver", "spleen")
+    }
+    assert columns["liver"] < truth_YX.shape[1] / 2 < columns["spleen"]
