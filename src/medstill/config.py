@@ -1,3 +1,4 @@
+# long: every key of a study file with its docstring, from which docs/reference is generated
 """The study: one validated, frozen description of everything that decides a result.
 
 Sizes and spacings are in array order: `(z, y, x)` in 3-D, `(y, x)` in 2-D. Lengths are in mm.
@@ -50,12 +51,15 @@ class DataConfig(Record):
     labels: dict[str, tuple[str, ...]] | None = None
     """Class name -> names of the data set's labels merged into it; None keeps all of them."""
     modality: Literal["auto", "ct", "mr", "colour", "gray"] = "auto"
+    """Of every channel; `auto` takes what the data set says, or a guess that `inspect` shows."""
     intensity: IntensityConfig = IntensityConfig()
+    """How raw intensities become network input."""
     spacing_mm: tuple[PositiveFloat, ...] | None = None
     """Target spacing; None takes the median of the data."""
     patch_size: tuple[PositiveInt, ...] = (128, 128)
     """Pixels or voxels of a training sample; slices are cropped or padded to it, never resized."""
     crop_to_body: bool = False
+    """Whether a scan is cut to the box around its largest bright part and 10 mm more."""
 
     @model_validator(mode="after")
     def _one_entry_per_axis(self) -> Self:
@@ -77,11 +81,15 @@ class SplitConfig(Record):
     train: int | Fraction = 0.6
     """A whole number is a count of patients, another number a share of them."""
     validation: int | Fraction = 0.15
+    """As `train`, of all labelled patients."""
     test: int | Fraction = 0.25
     """With `folds` and `nnunet` the fold is the test part and `train` and `test` are not used."""
     folds: int = Field(default=5, ge=2)
+    """Number of parts (`folds`)."""
     fold: int = Field(default=0, ge=0)
+    """Which part is tested, from 0 (`folds` and `nnunet`)."""
     seed: int = 0
+    """Of the division and of the order in which the students' patients are taken."""
     group_by: Literal["patient", "site"] = "patient"
     """`site` keeps all patients of one site in one part; it needs a site for every patient."""
 
@@ -107,19 +115,27 @@ class AugmentationConfig(Record):
     """Random changes of a training sample; each probability is per sample, 0 switches it off."""
 
     rotation_degrees: NonNegativeFloat = 15.0
+    """Largest rotation in either direction about each axis; in 2-D in the slice."""
     scale: tuple[PositiveFloat, PositiveFloat] = (0.85, 1.2)
+    """Least and greatest factor on the size of what is seen."""
     shear: NonNegativeFloat = 0.1
+    """Largest shear: shift per length, without unit."""
     affine_probability: Fraction = 0.8
+    """Of rotation, scale, shear and elastic displacement together."""
     elastic_mm: NonNegativeFloat = 0.0
     """Standard deviation of the elastic displacement; 0 switches it off."""
     gamma: tuple[PositiveFloat, PositiveFloat] = (0.8, 1.25)
+    """Least and greatest exponent of the intensities."""
     gamma_probability: Fraction = 0.3
+    """Of the change by `gamma`."""
     noise: NonNegativeFloat = 0.05
     """Largest standard deviation of Gaussian noise, in units of the prepared image."""
     noise_probability: Fraction = 0.2
+    """Of the noise."""
     blur_mm: NonNegativeFloat = 1.5
     """Largest standard deviation of a Gaussian blur."""
     blur_probability: Fraction = 0.2
+    """Of the blur."""
     mirror: tuple[Literal["z", "y", "x"], ...] = ()
     """Axes that are mirrored with probability one half; none by default: organs have sides."""
 
@@ -128,14 +144,21 @@ class TrainingConfig(Record):
     """One recipe of optimisation."""
 
     steps: PositiveInt = 4000
+    """Optimiser steps."""
     batch_size: PositiveInt = 16
+    """Samples of a step, over all devices together."""
     learning_rate: PositiveFloat = 2e-3
+    """Its peak; half a cosine takes it down to 1 % of that at the last step."""
     weight_decay: NonNegativeFloat = 1e-4
+    """Of AdamW, as are the betas."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    """Decay rates of AdamW's two running means."""
     warmup_steps: int = Field(default=100, ge=0)
+    """Steps in which the learning rate rises to its peak."""
     validate_every: PositiveInt = 500
     """Steps between two validations; checkpoints are written at these boundaries."""
     gradient_clip: NonNegativeFloat = 1.0
+    """Largest norm of the gradient; 0 does not clip."""
     foreground_share: Fraction = 0.5
     """Share of the samples that are centred on a foreground class, classes in turn."""
     precision: str = "32-true"
@@ -143,6 +166,7 @@ class TrainingConfig(Record):
     dice_over: Literal["auto", "batch", "sample"] = "auto"
     """`auto`: batch in 2-D, sample in 3-D."""
     augmentation: AugmentationConfig = AugmentationConfig()
+    """Random changes of the samples; teacher and student see the same view."""
 
 
 class ReconstructionConfig(Record):
@@ -160,8 +184,11 @@ class TeacherConfig(Record):
     """The large network."""
 
     network: NetworkConfig = NetworkConfig(name="unet-t1")
+    """Which network."""
     reconstruction: ReconstructionConfig = ReconstructionConfig()
+    """The second task; `weight` must be 0 for a network without a second decoder."""
     training: TrainingConfig = TrainingConfig()
+    """The teacher's own recipe."""
 
 
 class FeatureTermConfig(Record):
@@ -170,11 +197,15 @@ class FeatureTermConfig(Record):
     loss: str = "supcon"
     """A name of `medstill.losses.FEATURE_LOSSES`."""
     weight: NonNegativeFloat = 0.1
+    """0 leaves the term out."""
     student_layer: str | None = None
     """Name of the tapped layer; None takes the network's preset tap of that scale."""
     teacher_layer: str | None = None
+    """The same of the teacher."""
     temperature: PositiveFloat = 0.1
+    """Of the similarities (`infonce`, `infonce-pooled`, `supcon`)."""
     embedding_dim: int = Field(default=128, ge=2, le=128)
+    """Most dimensions of the teacher's PCA; no more than its layer has channels are used."""
     places: int = Field(default=1024, ge=2, le=1024)
     """Sampled places of a batch."""
     queue_per_class: int = Field(default=256, ge=0)
@@ -193,7 +224,9 @@ class MapTermConfig(Record):
     loss: str = "kl"
     """A name of `medstill.losses.MAP_LOSSES`."""
     weight: NonNegativeFloat = 0.2
+    """0 leaves the term out."""
     temperature: PositiveFloat = 4.0
+    """Divides the logits of both networks; `kl` and `cwd` are multiplied by its square."""
     boundary_weight: NonNegativeFloat = 0.0
     """Extra weight of the places near a class boundary; 0 weighs all places alike."""
     boundary_width: PositiveInt = 2
@@ -204,6 +237,7 @@ class DistillationConfig(Record):
     """`L = w_seg L_seg + sum of feature terms + sum of map terms`."""
 
     segmentation_weight: NonNegativeFloat = 0.4
+    """Of Dice and cross-entropy; the control keeps it."""
     features: dict[str, FeatureTermConfig] = {
         "E": FeatureTermConfig(weight=0.1),
         "B": FeatureTermConfig(weight=0.2),
@@ -211,6 +245,7 @@ class DistillationConfig(Record):
     }
     """Scale -> term. The preset scales are E, B and D; any other key needs both layers named."""
     maps: tuple[MapTermConfig, ...] = (MapTermConfig(),)
+    """Terms on the output maps."""
     unlabelled_batch: int = Field(default=0, ge=0)
     """Images a step of the teacher's other patients, without labels, in the distillation terms."""
 
@@ -219,18 +254,26 @@ class EvaluationConfig(Record):
     """How predictions are scored."""
 
     nsd_tolerance_mm: PositiveFloat = 2.0
+    """Distance up to which surfaces count as equal."""
     resamples: PositiveInt = 9999
+    """Of the bootstrap and of the permutation test."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    """Of the intervals."""
     seed: int = 0
+    """Of the resamples."""
 
 
 class EngineConfig(Record):
     """Where and how it is computed; nothing here is meant to decide a result."""
 
     accelerator: str = "cpu"
+    """As Lightning's `Trainer` takes it: `cpu`, `gpu`, `mps`, `auto`."""
     devices: int | str | tuple[int, ...] = 1
+    """As Lightning's `Trainer` takes it."""
     strategy: str = "auto"
+    """As Lightning's `Trainer` takes it."""
     nodes: PositiveInt = 1
+    """Machines of one training."""
     workers: PositiveInt | None = None
     """Processes that prepare and train side by side; None takes one per core."""
     threads: PositiveInt | None = None
@@ -243,22 +286,31 @@ class Study(Record):
     """Everything that decides a result."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Small letters, digits and hyphens."""
     description: str = ""
+    """Free text; changing it does not make it another study."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """One student of each arm is trained per seed."""
     data: DataConfig = DataConfig()
+    """What is read and how it is prepared."""
     split: SplitConfig = SplitConfig()
+    """How patients are divided."""
     teacher: TeacherConfig = TeacherConfig()
+    """The large network."""
     students: tuple[NetworkConfig, ...] = Field(
         default=(NetworkConfig(name="compact"),), min_length=1
     )
+    """Every one is trained twice for each seed: as control and distilled."""
     label_fraction: float = Field(default=0.5, gt=0.0, le=1.0)
     """Share of the teacher's training patients whose labels the students see, rounded up."""
     training: TrainingConfig = TrainingConfig()
     """The recipe of control and distilled students alike."""
     distillation: DistillationConfig = DistillationConfig()
+    """What the distilled students learn from beside their labels."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """How predictions are scored."""
     engine: EngineConfig = EngineConfig()
+    """Where it is computed; changing it does not make it another study."""
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> Self:
