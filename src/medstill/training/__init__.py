@@ -12,8 +12,6 @@ if TYPE_CHECKING:
         build_network,
         build_teacher,
         load_weights,
-        network_facts,
-        network_table,
         student_config,
         student_key,
         teacher_key,
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     )
     from medstill.training.checkpoint import weights_hash
     from medstill.training.costs import Estimate, check_networks, estimate
+    from medstill.training.facts import network_facts, network_table
     from medstill.training.inference import (
         logits_function,
         reconstruction_function,
@@ -55,8 +54,6 @@ _HOMES = {
         "build_network",
         "build_teacher",
         "load_weights",
-        "network_facts",
-        "network_table",
         "student_config",
         "student_key",
         "teacher_key",
@@ -65,6 +62,7 @@ _HOMES = {
     ),
     "checkpoint": ("weights_hash",),
     "costs": ("Estimate", "check_networks", "estimate"),
+    "facts": ("network_facts", "network_table"),
     "inference": ("logits_function", "reconstruction_function", "set_threads"),
 }
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 
 from medstill.config import NetworkConfig, Study, content_hash
 from medstill.losses import Objective, SegmentationLoss
-from medstill.networks import NETWORKS, NetworkFacts, build, can_reconstruct, describe
+from medstill.networks import build
 from medstill.networks.taps import preset_layer, tap_channels
 from medstill.runs import TEACHER, ModelRef
 from medstill.training import checkpoint
 from medstill.training.boundary import FitPlan, FitResult
-from medstill.training.checkpoint import BEST
+from medstill.training.checkpoint import BEST, weights_hash
 from medstill.training.data import SampleSource
 from medstill.training.fit import fit
 from medstill.training.frozen import FrozenTeacher
@@ -145,9 +145,11 @@ def train_student(
 ) -> FitResult:
     """Train a student: distilled with a teacher, the control with None, else the same recipe."""
     student, seed = student_config(material.study, ref), ref.seed
+    guide = weights_hash(teacher) if teacher else None
     task = student_task(material.study, material.preparation, student, seed, teacher)
     source = _student_source(material, seed, teacher)
-    return fit(task, _plan(material, ref.name, source, folder, key))
+    plan = _plan(material, ref.name, source, folder, key)
+    return fit(task, replace(plan, teacher=guide))
 
 
 def student_config(study: Study, ref: ModelRef) -> NetworkConfig:
@@ -272,44 +274,3 @@ def _plan(
         engine=material.study.engine,
         resume=material.resume,
     )
-
-
-def network_facts(
-    config: NetworkConfig, preparation: Preparation, *, reconstruction: bool = False
-) -> dict[str, Any]:
-    """Parameters, multiply-adds of one input of the patch size, and receptive field."""
-    facts = describe(
-        config,
-        spatial_dims=preparation.spatial_dims,
-        in_channels=preparation.channels,
-        out_channels=output_channels(preparation),
-        size=preparation.patch_zyx[3 - preparation.spatial_dims :],
-        reconstruction=reconstruction,
-    )
-    return asdict(facts)
-
-
-def network_table(
-    name: str | None, spatial_dims: int, channels: int, classes: int, edge: int | None
-) -> list[tuple[NetworkFacts, str]]:
-    """What our networks, or one network by name, cost, with what each is for.
-
-    Args:
-        name: One network, MONAI's included; None lists all of ours.
-        spatial_dims: 2 or 3.
-        channels: Channels of the input.
-        classes: Classes, background included.
-        edge: Edge of the image in pixels; None takes the network's default.
-    """
-    rows = []
-    for one in [name] if name else NETWORKS:
-        facts = describe(
-            NetworkConfig(name=one),
-            spatial_dims=spatial_dims,
-            in_channels=channels,
-            out_channels=1 if classes == 2 else classes,
-            size=(edge,) * spatial_dims if edge else None,
-            reconstruction=can_reconstruct(one) and one == "unet-t1",
-        )
-        rows.append((facts, NETWORKS[one].purpose if one in NETWORKS else "MONAI"))
-    return rows

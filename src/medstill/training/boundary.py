@@ -47,6 +47,8 @@ class FitPlan:
     validate: Validate
     engine: EngineConfig = field(default_factory=EngineConfig)
     resume: bool = True
+    teacher: str | None = None
+    """Hash of the frozen teacher's weights, which are in no checkpoint of the student."""
 
 
 class Boundary(pl.Callback):
@@ -138,6 +140,7 @@ class Boundary(pl.Callback):
         values["time/steps_per_s"] = entry["steps_per_s"]
         for logger in trainer.loggers:
             logger.log_metrics(values, step=learner.step)
+            logger.save()
         dead = _dead(entry["dice_by_class"])
         if dead and 2 * learner.step >= learner.recipe.steps:
             log.warning(
@@ -155,6 +158,7 @@ class Boundary(pl.Callback):
             self.plan.folder / LAST,
             {
                 "key": self.plan.key,
+                "teacher": self.plan.teacher,
                 "step": learner.step,
                 "task": learner.task.state_dict(),
                 "optimiser": trainer.optimizers[0].state_dict(),

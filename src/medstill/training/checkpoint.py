@@ -29,8 +29,9 @@ class Best:
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Write a checkpoint, all or nothing."""
-    with atomic(path) as draft:
-        torch.save(dict(content), draft)
+    # A file that Python opened: PyTorch's own writer does not say that the disk is full.
+    with atomic(path) as draft, draft.open("wb") as file:
+        torch.save(dict(content), file)
 
 
 def load(path: Path) -> dict[str, Any]:

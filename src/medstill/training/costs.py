@@ -97,14 +97,17 @@ def estimate(study: Study, preparation: Preparation, workers: int) -> Estimate:
         study.teacher.reconstruction,
         study.seeds[0],
     )
-    step_s = {"teacher": _step_s(task, preparation, study.teacher.training)}
+    recipe = study.teacher.training
+    step_s = {"teacher": _step_s(task, preparation, recipe, recipe.batch_size)}
     total_s = step_s["teacher"] * study.teacher.training.steps
     for student in study.students:
         for arm, guide in (("control", None), ("distilled", teacher)):
+            extra = study.distillation.unlabelled_batch if guide else 0
             task_s = _step_s(
                 student_task(study, preparation, student, study.seeds[0], guide),
                 preparation,
                 study.training,
+                study.training.batch_size + extra,
             )
             step_s[f"{student.name} {arm}"] = task_s
             total_s += task_s * study.training.steps * len(study.seeds)
@@ -116,8 +119,10 @@ def estimate(study: Study, preparation: Preparation, workers: int) -> Estimate:
     )
 
 
-def _step_s(task: nn.Module, preparation: Preparation, recipe: TrainingConfig) -> float:
-    shape = input_shape(preparation, recipe.batch_size)
+def _step_s(
+    task: nn.Module, preparation: Preparation, recipe: TrainingConfig, samples: int
+) -> float:
+    shape = input_shape(preparation, samples)
     generator = torch.Generator().manual_seed(0)
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16-mixed")
     image_BC = torch.rand(shape, generator=generator)

@@ -9,12 +9,14 @@ generator state, and its loop counters differ after a resume at an epoch's end.
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from medstill.errors import RunError
@@ -34,7 +36,7 @@ def fit(task: nn.Module, plan: FitPlan) -> FitResult:
 
     Raises:
         TrainingError: A loss that is not finite.
-        RunError: A checkpoint of another run lies in the folder.
+        RunError: A checkpoint of another run, or of another teacher, lies in the folder.
     """
     state = _previous(plan)
     start = state["step"] if state else 0
@@ -43,7 +45,11 @@ def fit(task: nn.Module, plan: FitPlan) -> FitResult:
     if start < plan.source.recipe.steps:
         with warnings.catch_warnings():
             # Lightning's advice on loader workers does not fit machines where every core trains.
-            warnings.simplefilter("ignore", PossibleUserWarning)
+            warnings.filterwarnings("ignore", r".*does not have many workers", PossibleUserWarning)
+            # Nothing is logged through Lightning: see `Learner.training_step`.
+            warnings.filterwarnings(
+                "ignore", r"The number of training batches", PossibleUserWarning
+            )
             # Lightning 2.6 with torch 2.13; torch marks the call that it makes as deprecated.
             warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
             _trainer(plan, start, boundary).fit(learner)
@@ -64,6 +70,11 @@ def _previous(plan: FitPlan) -> dict[str, Any] | None:
             f"'{path}' is the checkpoint of another recipe or other data. Choose another output "
             "folder, or delete it to train anew."
         )
+    if state.get("teacher", plan.teacher) != plan.teacher:
+        raise RunError(
+            f"'{path}' was distilled from a teacher of other weights ({state['teacher']}, now "
+            f"{plan.teacher}). Delete its folder to train anew from the present teacher."
+        )
     log.info("%s: taken up again at step %d", plan.name, state["step"])
     return state
 
@@ -71,9 +82,13 @@ def _previous(plan: FitPlan) -> dict[str, Any] | None:
 def _trainer(plan: FitPlan, start: int, boundary: Boundary) -> pl.Trainer:
     engine = plan.engine
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    version = f"from-step-{start}"
+    for kind in ("csv", "tensorboard"):
+        # Left by a run that was killed before its next boundary: these steps are done again.
+        rank_zero_only(shutil.rmtree)(plan.folder / kind / version, ignore_errors=True)
     loggers = [
-        CSVLogger(plan.folder, name="csv", version=f"from-step-{start}"),
-        TensorBoardLogger(plan.folder, name="tensorboard", version=f"from-step-{start}"),
+        CSVLogger(plan.folder, name="csv", version=version),
+        TensorBoardLogger(plan.folder, name="tensorboard", version=version),
     ]
     progress = Progress(plan.folder, plan.source.recipe.steps, start)
     return pl.Trainer(
@@ -85,7 +100,6 @@ def _trainer(plan: FitPlan, start: int, boundary: Boundary) -> pl.Trainer:
         max_epochs=1,
         logger=loggers,
         callbacks=[boundary.stopwatch, boundary, progress],
-        log_every_n_steps=10,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -20,6 +20,9 @@ from medstill.training.tasks import Place, Task
 
 log = logging.getLogger(__name__)
 
+LOG_EVERY = 10
+"""Steps between two entries of the CSV and TensorBoard logs."""
+
 Validate = Callable[[nn.Module], Mapping[str, float]]
 """Scores a network on the validation patients: class name -> mean 3-D Dice."""
 
@@ -99,9 +102,13 @@ class Learner(pl.LightningModule):
                 f"The loss is not finite at step {self.step} ({', '.join(bad)}). Lower "
                 "training.learning_rate, or check the intensities with 'medstill inspect'."
             )
-        self.log_dict(values)
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        numbers = {name: float(value) for name, value in values.items()}
+        for name, number in numbers.items():
+            self.sums[name] = self.sums.get(name, 0.0) + number
+        if self.step == self.start or (self.step + 1) % LOG_EVERY == 0:
+            # Lightning's own logging counts steps anew after a resume.
+            for logger in self.trainer.loggers:
+                logger.log_metrics(numbers, step=self.step)
         return result.total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
