@@ -60,13 +60,15 @@ def curve_chart(
             markersize=3,
             # Told apart without colour too.
             linestyle="--" if line.kind == "control" else "-",
+            # A value at the end of the axis is seen whole.
+            clip_on=False,
         )
     axes.set_xlabel(x_label, color=INK)
     axes.set_xlim(left=0)
     if share:
         axes.set_ylim(0, 1)
     elif all(value >= 0 for line in lines for value in line.y):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * max((v for line in lines for v in line.y), default=1) or 1)
     axes.locator_params(axis="x", nbins=5)
     axes.locator_params(axis="y", nbins=5)
     return _svg(figure, alt)
