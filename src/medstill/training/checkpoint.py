@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +43,18 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"There is no checkpoint '{path}'. Train this network first.") from error
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise RunError(
-            f"The checkpoint '{path}' is damaged or holds more than plain tensors: {error}. "
-            "Delete its folder and train again."
-        ) from error
-    return dict(content)
+    except Exception as error:  # what an unpickler raises on damaged bytes is anybody's guess
+        raise _damaged(path, error) from error
+    if not isinstance(content, dict):
+        raise _damaged(path, f"it holds a {type(content).__name__}, not named entries")
+    return content
+
+
+def _damaged(path: Path, reason: object) -> RunError:
+    return RunError(
+        f"The checkpoint '{path}' is damaged or holds more than plain tensors: {reason}. "
+        "Delete its folder and train again."
+    )
 
 
 def weights_hash(network: nn.Module) -> str:
