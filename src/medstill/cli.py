@@ -52,12 +52,17 @@ def run(
 ) -> None:
     """Prepare, split, train teacher, control and student, evaluate, export, report."""
     from medstill import pipeline, terminal
+    from medstill.stages import open_prepared
     from medstill.study import perform_for, watch
 
     study = _study(study_file, overrides)
     console = terminal.console()
     if check:
+        from medstill.volumes.inspect import demand_sound
+
         pipeline.check(study, data, skip_bad=skip_bad)
+        problems = demand_sound(data, skip_bad=skip_bad, workers=study.engine.workers)
+        terminal.show_problems(console, problems)
         terminal.show_estimate(console, study, pipeline.estimate(study, data))
         return
     with watch(out, console):
@@ -65,6 +70,7 @@ def run(
             study, data, out, perform=perform_for(study, out), skip_bad=skip_bad, resume=resume
         )
     terminal.show_summary(console, *pipeline.results(out))
+    terminal.show_skipped(console, open_prepared(out).prepared.skipped)
     terminal.show_page(console, page)
 
 
@@ -263,9 +269,14 @@ def _study(path: Path, overrides: list[str] | None) -> Study:
 
 
 def main() -> None:
-    """Run the command line; an error that a user can put right ends with exit code 2."""
+    """Run the command line; an error that a user can put right ends with exit code 2.
+
+    Ctrl-C ends with 130. What is finished is kept, and a repeat of the command goes on from there.
+    """
     try:
         app()
     except MedstillError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

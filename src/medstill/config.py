@@ -17,6 +17,8 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    field_serializer,
+    field_validator,
     model_validator,
 )
 
@@ -60,6 +62,16 @@ class DataConfig(Record):
     """Pixels or voxels of a training sample; slices are cropped or padded to it, never resized."""
     crop_to_body: bool = False
     """Whether a scan is cut to the box around its largest bright part and 10 mm more."""
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _from_pairs(cls, value: Any) -> Any:
+        return dict(value) if isinstance(value, (list, tuple)) else value
+
+    @field_serializer("labels", when_used="json")
+    def _as_pairs(self, value: dict[str, tuple[str, ...]] | None) -> Any:
+        # The order of the classes decides their values; JSON objects keep no order.
+        return None if value is None else [[name, list(names)] for name, names in value.items()]
 
     @model_validator(mode="after")
     def _one_entry_per_axis(self) -> Self:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medstill import deploy, evaluation, handover, scoring, stages, training
-from medstill import report as pages
+from medstill import reporting as pages
 from medstill.config import Study
 from medstill.errors import unknown_name
 from medstill.runs import (

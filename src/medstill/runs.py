@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +21,15 @@ from medstill.errors import RunError, StorageError
 
 STAGE_FILE = "stage.json"
 MANIFEST_FILE = "manifest.json"
+DRAFT_PREFIX = ".partial-"
+"""Folders of this prefix hold what is being written; a killed writer leaves its own behind."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    # A file stands where a folder should be, or the other way round.
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
+)
 
 VERSIONED = ("medstill", "numpy", "SimpleITK", "torch", "pytorch-lightning", "monai", "onnxruntime")
 
@@ -30,19 +39,23 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn a full or read-only disk into a `StorageError` that names the place.
 
     Raises:
-        StorageError: No space, no quota or no permission left at `path`.
+        StorageError: No space or no quota left at `path`, or it may or can not be written.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError) as error:
+        # PyTorch raises a RuntimeError of its own on top of the system's error.
+        found = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(found, OSError):
+            raise
+        if found.errno in _FULL:
             raise StorageError(
                 f"No space left while writing '{path}'. Free some space on that disk or choose "
                 "another output folder; finished parts are kept and skipped on a repeat."
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if found.errno in _NOT_WRITABLE:
             raise StorageError(
-                f"Cannot write '{path}': {error.strerror}. Choose a folder that you may write to."
+                f"Cannot write '{path}': {found.strerror}. Choose a folder that you may write to."
             ) from error
         raise
 
@@ -55,7 +68,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=path.parent))
         try:
             draft = scratch / path.name
             yield draft
@@ -69,7 +82,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path` that takes its place when the block ends well."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=path.parent))
         try:
             draft = scratch / path.name
             draft.mkdir()
@@ -79,6 +92,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             draft.replace(path)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sweep(drafts: Iterable[Path]) -> None:
+    """Remove folders of drafts that a killed writer left behind."""
+    for draft in list(drafts):
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -131,8 +150,9 @@ class Stage:
         )
 
     def begin(self) -> None:
-        """Claim the folder for this key before any work is done in it."""
+        """Claim the folder for this key, and sweep what a killed writer left in it."""
         if not self.finished():
+            sweep(self.folder.rglob(DRAFT_PREFIX + "*"))
             self._write(finished=False, result={})
 
     def finish(self, result: Mapping[str, Any] | None = None) -> None:
@@ -227,10 +247,12 @@ def open_run(folder: Path, study: Study) -> None:
     """
     stage = Stage(folder, {"study": study.model_dump(mode="json", exclude=NOT_DECIDING)})
     known = stage.finished()
-    if not known and folder.exists() and any(folder.iterdir()):
+    others = [entry for entry in _entries(folder) if not entry.name.startswith(DRAFT_PREFIX)]
+    if not known and others:
         raise RunError(
             f"'{folder}' is not empty and holds no medstill run. Choose a new output folder."
         )
+    sweep(folder.glob(DRAFT_PREFIX + "*"))
     write_json(
         folder / MANIFEST_FILE,
         {
@@ -241,6 +263,14 @@ def open_run(folder: Path, study: Study) -> None:
     )
     if not known:
         stage.finish()
+
+
+def _entries(folder: Path) -> list[Path]:
+    if folder.exists() and not folder.is_dir():
+        raise RunError(
+            f"Expected a folder to write into, found the file '{folder}'. Choose another."
+        )
+    return list(folder.iterdir()) if folder.exists() else []
 
 
 def read_study(folder: Path) -> Study:

@@ -108,6 +108,12 @@ def test_cases(run: Opened, data: Path) -> Iterator[tuple[Case, Any, Any]]:
     """The test cases with image and truth (class values) as SimpleITK images."""
     dataset = find_dataset(data, skip_bad=True)
     mapping = resolve_labels(dataset, run.study.data)
+    if mapping.classes != run.prepared.preparation.classes:
+        raise RunError(
+            f"The labels of '{data}' give the classes {', '.join(mapping.classes)}, but this run "
+            f"was prepared with {', '.join(run.prepared.preparation.classes)}. Give the folder "
+            "that the run was prepared from."
+        )
     by_id = {case.id: case for case in dataset.cases}
     for name in run.split.test:
         if name not in by_id:

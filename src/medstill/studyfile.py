@@ -51,23 +51,42 @@ def parse_study(content: Mapping[str, Any], *, source: str = "the study") -> Stu
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        lines = [f"  {_explain(problem)}" for problem in error.errors()]
+        lines = [f"  {_explain(problem)}" for problem in _causes(error.errors())]
         noun = "problem" if len(lines) == 1 else "problems"
         raise ConfigError(f"{len(lines)} {noun} in {source}:\n" + "\n".join(lines)) from error
+
+
+def _causes(problems: Sequence[Any]) -> list[Any]:
+    """Without lists that count as too short only because their items are wrong."""
+    places = [problem["loc"] for problem in problems]
+    return [
+        problem
+        for problem in problems
+        if problem["type"] != "too_short"
+        or not any(_lies_below(place, problem["loc"]) for place in places)
+    ]
+
+
+def _lies_below(place: Sequence[Any], parent: Sequence[Any]) -> bool:
+    return len(place) > len(parent) and place[: len(parent)] == parent
 
 
 def _override(content: dict[str, Any], text: str) -> None:
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise ConfigError(f"--set expects KEY=VALUE such as training.steps=200, but got '{text}'.")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}: the value is not valid YAML. Put it in quotes.") from error
     *parents, last = key.split(".")
     node: Any = content
     for part in parents:
         node = _child(node, part, text)
     if isinstance(node, list):
-        node[_position(node, last, text)] = yaml.safe_load(value)
+        node[_position(node, last, text)] = parsed
     elif isinstance(node, dict):
-        node[last] = yaml.safe_load(value)
+        node[last] = parsed
     else:
         raise ConfigError(f"--set {text}: there is nothing to set below a single value.")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from medstill.networks.facts import NetworkFacts
     from medstill.training.costs import Estimate
     from medstill.volumes.inspect import Inspection, Spread
-    from medstill.volumes.store import PreparedSet
+    from medstill.volumes.store import PreparedSet, Skipped
 
 
 def console() -> Console:
@@ -75,6 +75,23 @@ def show_prepared(out: Console, folder: Path, prepared: PreparedSet) -> None:
         f"{len(prepared.infos)} cases prepared in '{folder}': spacing (z, y, x) {spacing} mm, "
         f"{preparation.channels} channel(s), classes {', '.join(preparation.classes)}."
     )
+    show_skipped(out, prepared.skipped)
+
+
+def show_skipped(out: Console, skipped: Sequence[Skipped]) -> None:
+    """What was left out and why."""
+    if skipped:
+        out.print(f"{len(skipped)} left out:", style="yellow")
+    for entry in skipped:
+        out.print(f"  {entry.id}: {entry.reason}", markup=False, soft_wrap=True)
+
+
+def show_problems(out: Console, problems: Sequence[str]) -> None:
+    """What would be left out."""
+    if problems:
+        out.print(f"{len(problems)} would be left out:", style="yellow")
+    for problem in problems:
+        out.print(f"  {problem}", markup=False, soft_wrap=True)
 
 
 def show_training(out: Console, results: Mapping[str, Mapping[str, Any]]) -> None:

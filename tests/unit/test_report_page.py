@@ -9,10 +9,10 @@ import pytest
 
 from medstill import errors
 from medstill.errors import MissingExtraError, RunError
-from medstill.report import write_report
-from medstill.report.figures import Line, curve_chart, paired_chart
-from medstill.report.page import render
-from medstill.report.reading import read_run
+from medstill.reporting import write_report
+from medstill.reporting.figures import Line, curve_chart, paired_chart
+from medstill.reporting.page import render
+from medstill.reporting.reading import read_run
 from medstill.runs import read_json, write_json
 
 VOID = {"meta", "br", "img", "hr", "input", "link"}

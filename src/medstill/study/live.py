@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from medstill.errors import RunError
-from medstill.runs import read_json
+from medstill.runs import DRAFT_PREFIX, read_json
 
 INTERVAL_S = 1.0
 PROGRESS_FILE = "progress.json"
@@ -52,11 +52,19 @@ def watch(folder: Path, console: Console) -> Iterator[None]:
 def _follow(folder: Path, view: Progress, stop: threading.Event) -> None:
     bars: dict[Path, TaskID] = {}
     while not stop.wait(INTERVAL_S):
-        seen = set(folder.rglob(PROGRESS_FILE))
+        try:
+            seen = {path for path in folder.rglob(PROGRESS_FILE) if not _is_draft(path)}
+        except OSError:
+            # Folders of drafts come and go while the tree is walked.
+            continue
         for path in set(bars) - seen:
             view.remove_task(bars.pop(path))
         for path in sorted(seen):
             _show(path, folder, view, bars)
+
+
+def _is_draft(path: Path) -> bool:
+    return path.parent.name.startswith(DRAFT_PREFIX)
 
 
 def _show(path: Path, folder: Path, view: Progress, bars: dict[Path, TaskID]) -> None:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from medstill.config import Study
-from medstill.errors import RunError
+from medstill.errors import MedstillError, RunError
 from medstill.pipeline import Job, limit_threads
-from medstill.runs import cores, log_to
+from medstill.runs import cores, log_to, storage_errors
 
 LOG_FILE = "medstill.log"
 WATCH_PARENT_S = 1.0
+
+_logger = logging.getLogger(__name__)
 
 
 def perform_for(study: Study, out: Path) -> SideBySide:
@@ -48,9 +51,11 @@ class SideBySide:
 
         Raises:
             MedstillError: What the first failing job raised; running ones are finished first.
-            RunError: A worker process died, for example for lack of memory.
+            RunError: A worker process died, for example for lack of memory, or a job failed in an
+                unforeseen way; its traceback is in the log file.
         """
-        schedule = _Schedule(list(jobs))
+        schedule = _Schedule(list(jobs), self.log_file)
+        others = set(active_children())
         with ProcessPoolExecutor(
             max_workers=self.workers,
             mp_context=get_context("spawn"),
@@ -64,6 +69,12 @@ class SideBySide:
                     "A worker process died, most likely because memory ran out. Finished work is "
                     "kept: repeat the command with --set engine.workers=1."
                 ) from error
+            except KeyboardInterrupt:
+                # Hours of training would pass before they are done; a repeat takes them up again.
+                pool.shutdown(wait=False, cancel_futures=True)
+                for worker in set(active_children()) - others:
+                    worker.terminate()
+                raise
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -72,6 +83,7 @@ class SideBySide:
 @dataclass
 class _Schedule:
     waiting: list[Job]
+    log_file: Path
     done: set[str] = field(default_factory=set)
     running: dict[Future[object], str] = field(default_factory=dict)
 
@@ -83,17 +95,48 @@ class _Schedule:
             finished, _ = wait(self.running, return_when=FIRST_COMPLETED)
             for future in finished:
                 name = self.running.pop(future)
-                future.result()
-                self.done.add(name)
+                self._note(name, future)
+
+    def _note(self, name: str, future: Future[object]) -> None:
+        try:
+            future.result()
+        except MedstillError as error:
+            if self.running:
+                _logger.error("'%s' failed: %s Running jobs are finished first.", name, error)
+            raise
+        self.done.add(name)
 
     def _submit(self, pool: ProcessPoolExecutor) -> None:
         ready = [job for job in self.waiting if self.done.issuperset(job.needs)]
         for job in ready:
             self.waiting.remove(job)
-            self.running[pool.submit(job.function, *job.arguments)] = job.name
+            self.running[pool.submit(_perform, job, self.log_file)] = job.name
+
+
+def _perform(job: Job, log_file: Path) -> None:
+    """Run a job in a worker; whatever goes wrong becomes an error that a person can act on."""
+    try:
+        with storage_errors(log_file.parent):
+            job.function(*job.arguments)
+    except MedstillError:
+        raise
+    except MemoryError as error:
+        raise RunError(
+            f"Memory ran out in '{job.name}'. Finished work is kept: repeat the command with "
+            "--set engine.workers=1, or with a smaller batch."
+        ) from error
+    except Exception as error:
+        _logger.exception("'%s' failed", job.name)
+        raise RunError(
+            f"'{job.name}' ended with an unexpected {type(error).__name__}: {error}. The traceback "
+            f"is in '{log_file}'. Finished work is kept: correct the cause and repeat the command, "
+            "or report it with that file."
+        ) from error
 
 
 def _begin_worker(threads: int, log_file: Path, parent: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the parent alone answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     limit_threads(threads)
     log_to(log_file)
     logging.captureWarnings(True)

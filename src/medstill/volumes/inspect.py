@@ -13,11 +13,12 @@ from statistics import median
 
 import SimpleITK as sitk
 
+from medstill.errors import DataError
 from medstill.volumes.inspect_case import CaseRow, row_of
 from medstill.volumes.layouts import examine
 from medstill.volumes.records import Dataset
 
-__all__ = ["CaseRow", "Inspection", "LabelRow", "Spread", "inspect"]
+__all__ = ["CaseRow", "Inspection", "LabelRow", "Spread", "demand_sound", "inspect"]
 
 FEWEST_PATIENTS = 3
 """One each to train, to validate and to test."""
@@ -66,6 +67,8 @@ class Inspection:
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     """What was guessed, and what may be as it should."""
+    of_all: tuple[str, ...] = ()
+    """The problems of the data set as a whole, which leaving cases out does not mend."""
 
     @property
     def usable(self) -> tuple[CaseRow, ...]:
@@ -106,6 +109,7 @@ def inspect(
     rows.sort(key=lambda row: row.id)
     by_case = [problem for row in rows for problem in row.problems]
     usable = [row for row in rows if not row.problems]
+    of_all = tuple(_of_all(dataset, usable))
     return Inspection(
         root=dataset.root,
         layout=dataset.layout,
@@ -116,9 +120,34 @@ def inspect(
         size_zyx=_spreads([row.size_zyx for row in usable if row.size_zyx]),
         spacing_zyx_mm=_spreads([row.spacing_zyx_mm for row in usable if row.spacing_zyx_mm]),
         intensity=_intensity(usable),
-        problems=(*map(str, finding.problems), *by_case, *_of_all(dataset, usable)),
+        problems=(*map(str, finding.problems), *by_case, *of_all),
+        of_all=of_all,
         notes=(*finding.notes, *_notes(dataset, usable)),
     )
+
+
+def demand_sound(
+    root: Path, *, skip_bad: bool = False, workers: int | None = None
+) -> tuple[str, ...]:
+    """Read every case and demand that a study can be made of the data.
+
+    Args:
+        root: As in `inspect`.
+        skip_bad: Let cases be bad, as long as enough others are left.
+        workers: As in `inspect`.
+
+    Returns:
+        What would be left out.
+
+    Raises:
+        DataError: The first problem found.
+    """
+    found = inspect(root, workers=workers)
+    serious = found.of_all if skip_bad else found.problems
+    if serious:
+        more = f"\n{len(serious) - 1} more: medstill inspect '{root}'" if serious[1:] else ""
+        raise DataError(serious[0] + more)
+    return found.problems
 
 
 def _rows(dataset: Dataset, workers: int) -> Iterator[CaseRow]:

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
@@ -35,6 +36,9 @@ from medstill.volumes.store import (
     write_set,
 )
 
+LAYOUT = "layout"
+"""Stands for the id where an entry of the data set's layout was left out."""
+
 Outcome = tuple[CaseJob, StoredCase | DataError]
 
 _logger = logging.getLogger(__name__)
@@ -60,7 +64,8 @@ def prepare(
         on_case: Called with the id of each case when it is done or left out.
 
     Returns:
-        The prepared set. Its `preparation.seen` covers all cases; `PreparedSet.seen` narrows it.
+        The prepared set, which lists what was left out. Its `preparation.seen` covers all cases;
+        `PreparedSet.seen` narrows it.
 
     Raises:
         DataError: The first bad case; or no case is left, or no label holds any foreground.
@@ -74,6 +79,7 @@ def prepare(
     preparation = resolve_preparation(dataset, data, spacings)
     _claim(out, preparation, mapping)
     left_out = {entry.id for entry in skipped}
+    skipped += [Skipped(id=LAYOUT, reason=reason) for reason in dataset.left_out]
     jobs = [
         CaseJob(case, dataset.root, out, preparation, mapping)
         for case in dataset.cases
@@ -190,7 +196,8 @@ def _attempt(job: CaseJob) -> StoredCase | DataError:
 
 
 def _one_thread() -> None:
-    """The workers share the cores already."""
+    """The workers share the cores already, and leave it to the parent to answer Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
@@ -210,8 +217,6 @@ def _finish(
         absent = demand_foreground(labelled, preparation.classes, where="the labels")
         if absent:
             _logger.warning("No case holds a voxel of: %s.", ", ".join(absent))
-    for entry in skipped:
-        _logger.warning("Left out '%s': %s", entry.id, entry.reason)
     write_set(
         PreparedSet(
             out,

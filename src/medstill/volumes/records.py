@@ -45,6 +45,8 @@ class Dataset:
     ignore_value: int | None
     cases: tuple[Case, ...]
     splits_file: Path | None = None
+    left_out: tuple[str, ...] = ()
+    """Why entries of the layout were left out, where that was allowed."""
 
     @property
     def labelled(self) -> tuple[Case, ...]:

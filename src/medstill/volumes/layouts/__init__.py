@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from medstill.errors import LayoutError, unknown_name
@@ -61,7 +62,7 @@ def find_dataset(root: Path, *, layout: str | None = None, skip_bad: bool = Fals
             f"'{finding.dataset.layout}', found {len(finding.problems)} problems and nothing else. "
             "Run `medstill inspect` to see them."
         )
-    return finding.dataset
+    return replace(finding.dataset, left_out=tuple(map(str, finding.problems)))
 
 
 def examine(root: Path, *, layout: str | None = None) -> Finding:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from medstill.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from medstill.report.page import write_report
+    from medstill.reporting.page import write_report
 
 __all__ = ["write_report"]
 
-__getattr__ = lazy_names(__name__, {"write_report": "medstill.report.page"})
+__getattr__ = lazy_names(__name__, {"write_report": "medstill.reporting.page"})

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medstill.errors import require
-from medstill.report.reading import Slice
+from medstill.reporting.reading import Slice
 
 COLOURS = (
     *("#2fe0d6", "#ffb02e", "#ff6fae", "#9be15d", "#a893ff", "#ff7a45", "#5aa9ff", "#f6e65a"),

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medstill.errors import require
-from medstill.report import wording
-from medstill.report.figures import Line, curve_chart, paired_chart
-from medstill.report.reading import Run
-from medstill.report.records import Checkpoint, Training
+from medstill.reporting import wording
+from medstill.reporting.figures import Line, curve_chart, paired_chart
+from medstill.reporting.reading import Run
+from medstill.reporting.records import Checkpoint, Training
 
 PAIRED = {"dice": True, "hd95_mm": False}
 """Metric -> whether higher is better."""

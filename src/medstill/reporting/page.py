@@ -8,12 +8,12 @@ from typing import Any
 import yaml
 
 from medstill.errors import require
-from medstill.report import wording
-from medstill.report.charts import history_charts, paired_charts, speeds
-from medstill.report.gallery import galleries
-from medstill.report.overlays import colour_of
-from medstill.report.reading import Run, facts_of, read_run
-from medstill.report.records import Gain, ModelRow, Training
+from medstill.reporting import wording
+from medstill.reporting.charts import history_charts, paired_charts, speeds
+from medstill.reporting.gallery import galleries
+from medstill.reporting.overlays import colour_of
+from medstill.reporting.reading import Run, facts_of, read_run
+from medstill.reporting.records import Gain, ModelRow, Training
 from medstill.runs import atomic
 
 TEMPLATE = "page.html.j2"
@@ -44,7 +44,7 @@ def render(run: Run) -> str:
     """The page of a run as HTML."""
     jinja2 = require("jinja2", "report")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("medstill", "report"),
+        loader=jinja2.PackageLoader("medstill", "reporting"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

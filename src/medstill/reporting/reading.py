@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from medstill.config import NetworkConfig, Study
 from medstill.errors import RunError
-from medstill.report.records import (
+from medstill.reporting.records import (
     LeftOut,
     Reconstruction,
     ScoredCase,

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medstill.config import IGNORE
-from medstill.report import wording
-from medstill.report.overlays import Shape, View, shapes_of, view_of
-from medstill.report.reading import Run, Slice, read_case_scores, read_prediction, read_slice
+from medstill.reporting import wording
+from medstill.reporting.overlays import Shape, View, shapes_of, view_of
+from medstill.reporting.reading import Run, Slice, read_case_scores, read_prediction, read_slice
 from medstill.runs import TEACHER, ModelRef
 
 

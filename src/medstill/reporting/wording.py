@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from medstill.report.records import Facts, Gain, Interval
+from medstill.reporting.records import Facts, Gain, Interval
 
 DIGITS = {"hd95_mm": 1, "assd_mm": 1}
 METRIC_NAMES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "nsd": "NSD"}

@@ -1,0 +1,142 @@
+"""The command line: quick to start, helpful, and with the exit codes that scripts rely on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from medstill import cli
+
+HEAVY = ("torch", "monai", "pytorch_lightning", "scipy", "matplotlib", "jinja2", "onnx")
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)
+PATIENCE_S = 60.0
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import medstill",
+        "import medstill.cli",
+        "import medstill.pipeline",
+        "import medstill.study.runner",
+        "from medstill import prepare, run, train_teacher, distill, evaluate, predict, report",
+    ],
+)
+def test_nothing_heavy_is_imported(statement):
+    done = python(f"{statement}\nimport sys\nprint(*sorted(sys.modules))")
+    assert done.returncode == 0, done.stderr
+    modules = set(done.stdout.split())
+    assert "medstill" in modules
+    assert sorted(modules.intersection(HEAVY)) == []
+
+
+def test_help_imports_nothing_that_it_does_not_need():
+    done = python(
+        "import sys\nfrom medstill.cli import main\nsys.argv = ['medstill', '--help']\n"
+        "try:\n    main()\nfinally:\n    sys.stderr.write(' '.join(sys.modules))"
+    )
+    assert done.returncode == 0
+    assert "Distil a large medical image segmentation network" in done.stdout
+    modules = set(done.stderr.split())
+    assert "typer" in modules
+    assert sorted(modules.intersection((*HEAVY, "numpy", "SimpleITK", "onnxruntime"))) == []
+
+
+def test_every_stage_has_a_command():
+    stages = {"run", "prepare", "train-teacher", "distill", "evaluate", "export", "report"}
+    assert stages | {"inspect", "predict", "networks", "phantom", "info"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command):
+    result = CliRunner().invoke(cli.app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"medstill {command}" in result.output or f" {command} " in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["no-such-command"], "no-such-command"),
+        (["run"], "STUDY.yaml"),
+        (["run", "study.yaml"], "--data"),
+        (["prepare", "study.yaml", "--data", "x"], "--out"),
+        (["run", "study.yaml", "--data", "x", "--out", "y", "--no-such-option"], "--no-such"),
+        (["predict", "model.onnx", "in"], "OUTPUT"),
+        (["predict", "model.onnx", "in", "out", "--overlap", "1.5"], "--overlap"),
+        (["phantom", "out", "--patients", "0"], "--patients"),
+        (["networks", "--dims", "4"], "--dims"),
+        (["export", "run"], "--output"),
+    ],
+)
+def test_wrong_usage_ends_with_two_and_says_where(arguments, told):
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 2
+    assert told in result.output
+
+
+def test_the_version_is_told():
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.startswith("medstill ")
+
+
+def test_an_interrupt_ends_quietly_with_130(monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medstill.volumes.inspect.inspect", interrupt)
+    monkeypatch.setattr(sys, "argv", ["medstill", "inspect", "."])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == ""
+
+
+SLOWLY = """
+import time
+from medstill.cli import main
+from medstill.volumes import prepare
+at_once = prepare.prepare_case
+def in_time(job):
+    found = at_once(job)
+    time.sleep(0.2)
+    return found
+prepare.prepare_case = in_time
+main()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_while_cases_are_prepared_leaves_a_state_to_go_on_from(tmp_path, phantom):
+    study, out = tmp_path / "study.yaml", tmp_path / "run"
+    study.write_text("name: one\ndata: {patch_size: [48, 48]}\nengine: {workers: 1}\n")
+    arguments = ["prepare", str(study), "--data", str(phantom), "--out", str(out)]
+    running = subprocess.Popen(
+        [sys.executable, "-c", SLOWLY, *arguments], stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + PATIENCE_S
+    while not list(out.glob("prepared/cases/*/case.json")):
+        assert time.monotonic() < end, "no case was prepared"
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, stderr = running.communicate(timeout=PATIENCE_S)
+    assert (running.returncode, stderr) == (130, "")
+    assert list(out.rglob(".partial-*")) == []
+    assert not (out / "split.json").exists()
+    (first, *_) = out.glob("prepared/cases/*/case.json")
+    written = first.stat().st_mtime_ns
+    assert CliRunner().invoke(cli.app, arguments).exit_code == 0
+    assert (out / "split.json").exists()
+    assert first.stat().st_mtime_ns == written

@@ -1,0 +1,149 @@
+import pytest
+import torch
+from torch import nn
+
+from medstill.config import NetworkConfig, ReconstructionConfig
+from medstill.losses import SegmentationLoss, mask_blocks
+from medstill.networks import Output, build
+from medstill.training.assembly import build_teacher, student_task
+from medstill.training.seeds import torch_generator
+from medstill.training.tasks import Place, TeacherTask, dice_axes
+
+
+class TwoHeads(nn.Module):
+    """Answers with its input: a network whose losses can be written down by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x)
+        return Output(x * self.scale.view(1, 3, *[1] * (x.ndim - 2)), 0.5 * x)
+
+
+def teacher_task(network, **settings):
+    segmentation = SegmentationLoss(classes=3, dice_over="batch")
+    return TeacherTask(network, segmentation, ReconstructionConfig(**settings), seed=3)
+
+
+def batch(shape=(4, 1, 48, 48)):
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(shape, generator=generator)
+    return image, (image[:, 0] * 3).long()
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 12, 16), (2, 1, 5, 7, 9)])
+def test_the_teachers_loss_is_segmentation_and_a_fifth_of_the_squared_error(shape):
+    network, (image, label) = TwoHeads(), batch(shape)
+    task = teacher_task(network)
+    result = task.compute(image, label, step=0)
+    segmentation = sum(task.segmentation(network(image).logits, label).values())
+    error = ((0.5 * image - image) ** 2).mean()
+    assert result.total.item() == pytest.approx((segmentation + 0.2 * error).item(), rel=1e-6)
+    assert result.terms["reconstruction"].item() == pytest.approx(error.item(), rel=1e-6)
+    assert len(result.terms) == 3
+
+
+def test_the_teacher_reconstructs_the_clean_image_from_a_masked_one():
+    network, (image, label) = TwoHeads(), batch((2, 1, 16, 16))
+    task = teacher_task(network, mask_ratio=0.5, mask_block=4)
+    result = task.compute(image, label, step=9)
+    (seen,) = network.seen
+    assert torch.equal(seen, mask_blocks(image, 0.5, 4, torch_generator("loss", 3, 9)))
+    assert 0.3 < (seen == 0).float().mean() < 0.7
+    expected = ((0.5 * seen - image) ** 2).mean()
+    assert result.terms["reconstruction"].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_mask_is_a_function_of_the_step():
+    image, label = batch((2, 1, 16, 16))
+    network = TwoHeads()
+    task = teacher_task(network, mask_ratio=0.5, mask_block=4)
+    for step in (4, 5, 4):
+        task.compute(image, label, step)
+    assert torch.equal(network.seen[0], network.seen[2])
+    assert not torch.equal(network.seen[0], network.seen[1])
+
+
+def test_a_single_task_teacher_has_no_second_term():
+    network, (image, label) = TwoHeads(), batch((2, 1, 8, 8))
+    result = teacher_task(network, weight=0.0, mask_ratio=0.5).compute(image, label, 0)
+    assert torch.equal(network.seen[0], image)
+    assert "reconstruction" not in result.terms
+    assert result.total.item() == pytest.approx(sum(result.terms.values()).item())
+
+
+def test_both_decoders_of_the_teacher_learn_from_one_loss():
+    config = NetworkConfig(name="unet-t1", width=0.0625)
+    network = build(config, spatial_dims=2, in_channels=1, out_channels=3, reconstruction=True)
+    teacher_task(network).compute(*batch((2, 1, 16, 16)), 0).total.backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+@pytest.fixture(scope="module")
+def arms(tiny):
+    """Control and distilled student of one seed, and their teacher."""
+    preparation, student = tiny.material().preparation, tiny.study.students[0]
+    teacher = build_teacher(tiny.study, preparation)
+    control = student_task(tiny.study, preparation, student, 5, None)
+    distilled = student_task(tiny.study, preparation, student, 5, teacher)
+    distilled.before_training(Place(torch.device("cpu"), 2), [batch()[0]])
+    return control, distilled
+
+
+def test_a_control_has_the_segmentation_terms_with_their_weight_alone(arms):
+    control, _ = arms
+    result = control.compute(*batch(), 0)
+    assert set(result.terms) == {"segmentation/dice", "segmentation/cross_entropy"}
+    expected = 0.4 * sum(result.terms.values())
+    assert result.total.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert list(control.objective.parameters()) == []
+
+
+def test_a_distilled_student_has_every_term_of_the_study(arms):
+    _, distilled = arms
+    result = distilled.compute(*batch(), 0)
+    weights = {
+        "segmentation/dice": 0.4,
+        "segmentation/cross_entropy": 0.4,
+        "B/supcon": 0.2,
+        "maps/kl": 0.2,
+    }
+    assert set(result.terms) == set(weights)
+    expected = sum(weight * result.terms[name] for name, weight in weights.items())
+    assert result.total.item() == pytest.approx(expected.item(), rel=1e-6)
+    result.total.backward()
+    assert all(p.grad is not None for p in distilled.objective.parameters())
+
+
+def test_arms_share_the_segmentation_terms_of_the_first_step(arms):
+    control, distilled = (arm.eval().compute(*batch(), 0).terms for arm in arms)
+    for name, value in control.items():
+        assert torch.equal(distilled[name], value)
+
+
+def test_loss_sampling_is_a_function_of_the_step(tiny, tiny_with):
+    study = tiny_with(distillation={"features": {"B": {"loss": "infonce", "places": 8}}})
+    preparation = tiny.material().preparation
+    teacher = build_teacher(study, preparation)
+    task = student_task(study, preparation, study.students[0], 0, teacher).eval()
+    task.before_training(Place(torch.device("cpu"), 2), [batch()[0]])
+    values = [task.compute(*batch(), step).terms["B/infonce"].item() for step in (1, 2, 1)]
+    assert values[0] == values[2] != values[1]
+
+
+def test_embeddings_are_fitted_before_the_first_step_and_not_at_a_resume(tiny):
+    preparation, student = tiny.material().preparation, tiny.study.students[0]
+    task = student_task(tiny.study, preparation, student, 0, build_teacher(tiny.study, preparation))
+    place = Place(torch.device("cpu"), 2)
+    task.before_training(place, None)
+    assert task.objective.needs_embeddings
+    task.before_training(place, [batch()[0]])
+    assert not task.objective.needs_embeddings
+
+
+def test_the_axes_of_dice():
+    assert [dice_axes("auto", 2), dice_axes("auto", 3)] == ["batch", "sample"]
+    assert [dice_axes("sample", 2), dice_axes("batch", 3)] == ["sample", "batch"]
