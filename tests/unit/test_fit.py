@@ -89,24 +89,16 @@ def test_a_loader_process_changes_no_weight(trained, tmp_path):
     assert same(network_of(tmp_path / "here" / BEST), network_of(tmp_path / "there" / BEST))
 
 
-def test_validation_chooses_the_checkpoint(trained, tmp_path):
+def test_validation_chooses_the_checkpoint(trained, tiny, tmp_path):
     judge = Judge(0.2, 0.9, 0.9, 0.5)
     result = trained(judge=judge, training={"steps": 8})
     assert (result.best.step, result.best.dice) == (4, 0.9)
     assert [entry["step"] for entry in result.history] == [2, 4, 6, 8]
-    material_network = build_like(trained, tmp_path)
-    assert weights_hash(material_network) == judge.shown[1]
+    network = build_network(tiny.study.students[0], tiny.material().preparation)
+    assert weights_hash(training.load_weights(network, tmp_path / "run")) == judge.shown[1]
     assert len(set(judge.shown)) == 4
     assert checkpoint.load(tmp_path / "run" / BEST)["step"] == 4
     assert checkpoint.load(tmp_path / "run" / LAST)["step"] == 8
-
-
-def build_like(trained, tmp_path):
-    from medstill.config import NetworkConfig
-    from medstill.networks import build
-
-    network = build(NetworkConfig(name="unet-s1"), spatial_dims=2, in_channels=1, out_channels=3)
-    return training.load_weights(network, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +245,7 @@ def test_logs_of_a_resumed_training_go_on_at_the_true_step(trained, tmp_path):
 
 def test_two_kills_at_one_boundary_leave_one_log(trained, tmp_path):
     interrupted(trained)
-    interrupted(trained)
+    interrupted(trained, at=2)
     trained(training={"steps": 6})
     folders = sorted(path.name for path in (tmp_path / "run" / "tensorboard").iterdir())
     assert folders == ["from-step-0", "from-step-2"]

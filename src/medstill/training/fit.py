@@ -46,6 +46,8 @@ def fit(task: nn.Module, plan: FitPlan) -> FitResult:
         with warnings.catch_warnings():
             # Lightning's advice on loader workers does not fit machines where every core trains.
             warnings.filterwarnings("ignore", r".*does not have many workers", PossibleUserWarning)
+            # It trains for one epoch, so there is nothing to persist to.
+            warnings.filterwarnings("ignore", r"Consider setting `persistent_workers")
             # Nothing is logged through Lightning: see `Learner.training_step`.
             warnings.filterwarnings(
                 "ignore", r"The number of training batches", PossibleUserWarning
