@@ -116,7 +116,7 @@ def test_a_failure_is_told_while_others_run_and_ends_what_waits(tmp_path):
     release, logger = Release(), logging.getLogger("medstill.study.runner")
     logger.addHandler(release)
     try:
-        with pytest.raises(TrainingError, match="not finite at step 3. Lower the learning rate"):
+        with pytest.raises(TrainingError, match=r"not finite at step 3\. Lower the learning rate"):
             side_by_side(tmp_path, workers=2)(jobs)
     finally:
         logger.removeHandler(release)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from medstill.config import Study
 from medstill.errors import MedstillError, RunError
-from medstill.pipeline import Job, limit_threads
 from medstill.runs import cores, log_to, storage_errors
+from medstill.stages import Job, limit_threads
 
 LOG_FILE = "medstill.log"
 WATCH_PARENT_S = 1.0
