@@ -78,7 +78,9 @@ def _override(content: dict[str, Any], text: str) -> None:
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text}: the value is not valid YAML. Put it in quotes.") from error
+        raise ConfigError(
+            f"--set {text}: the value is not valid YAML. Put it in quotes."
+        ) from error
     *parents, last = key.split(".")
     node: Any = content
     for part in parents:
