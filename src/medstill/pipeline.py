@@ -9,7 +9,6 @@ Every stage works on a run folder, is skipped when it is finished, and can be ca
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from medstill.runs import (
     student_refs,
     write_json,
 )
+from medstill.stages import Job, Perform, in_turn
 from medstill.volumes.layouts import find_dataset
 from medstill.volumes.preparation import resolve_preparation
 from medstill.volumes.prepare import prepare as prepare_cases
@@ -40,33 +40,16 @@ if TYPE_CHECKING:
     from medstill.training import Estimate
 
 MODELS = "models"
+AnyPath = Path | str
+
 COMPARISON_FILE = "comparison.json"
 REPORT_FILE = "report.html"
 
 
-@dataclass(frozen=True)
-class Job:
-    """A training or a scoring that some process runs. Everything in it can be pickled."""
-
-    name: str
-    function: Callable[..., object]
-    arguments: tuple[Any, ...]
-    needs: tuple[str, ...] = ()
-
-
-Perform = Callable[[Sequence[Job]], None]
-
-
-def in_turn(jobs: Sequence[Job]) -> None:
-    """Run jobs one after another in this process."""
-    for job in jobs:
-        job.function(*job.arguments)
-
-
 def run(
     study: Study,
-    data: Path,
-    out: Path,
+    data: AnyPath,
+    out: AnyPath,
     *,
     perform: Perform = in_turn,
     skip_bad: bool = False,
@@ -88,6 +71,7 @@ def run(
     Raises:
         MedstillError: Study, data or folder are wrong; what is finished stays finished.
     """
+    data, out = Path(data), Path(out)
     check(study, data, skip_bad=skip_bad)
     prepare(study, data, out, skip_bad=skip_bad)
     perform(jobs(study, data, out, resume=resume))
@@ -97,29 +81,32 @@ def run(
     return report(out)
 
 
-def check(study: Study, data: Path, *, skip_bad: bool = False) -> None:
+def check(study: Study, data: AnyPath, *, skip_bad: bool = False) -> None:
     """Check names, sizes, labels and data layout before any work starts.
 
     Raises:
         ConfigError: A name or a size in the study is wrong.
         DataError: The data's layout or labels are wrong.
     """
+    data = Path(data)
     training.check_networks(study, _draft(study, find_dataset(data, skip_bad=skip_bad)))
 
 
-def estimate(study: Study, data: Path) -> Estimate:
+def estimate(study: Study, data: AnyPath) -> Estimate:
     """What the trainings of a study will cost, from a few timed steps on noise."""
+    data = Path(data)
     preparation = _draft(study, find_dataset(data, skip_bad=True))
     return training.estimate(study, preparation, study.engine.workers or cores())
 
 
-def prepare(study: Study, data: Path, out: Path, *, skip_bad: bool = False) -> PreparedSet:
+def prepare(study: Study, data: AnyPath, out: AnyPath, *, skip_bad: bool = False) -> PreparedSet:
     """Bring all cases to one grid and intensity scale, and divide the patients.
 
     Raises:
         DataError: Images, labels, layout or split are wrong.
         RunError: `out` belongs to another study.
     """
+    data, out = Path(data), Path(out)
     dataset = find_dataset(data, skip_bad=skip_bad)
     open_run(out, study)
     prepared = prepare_cases(
@@ -149,13 +136,14 @@ def jobs(study: Study, data: Path, out: Path, *, resume: bool = True) -> tuple[J
     return tuple(found)
 
 
-def train_teacher(out: Path, *, resume: bool = True) -> dict[str, Any]:
+def train_teacher(out: AnyPath, *, resume: bool = True) -> dict[str, Any]:
     """Train the teacher of a prepared run on all training patients; see `stages.train`."""
+    out = Path(out)
     return stages.train(out, TEACHER, resume)
 
 
 def distill(
-    out: Path,
+    out: AnyPath,
     *,
     student: str | None = None,
     arms: Sequence[str] = ("control", "distilled"),
@@ -172,16 +160,18 @@ def distill(
     Returns:
         Result of each training by name; see `stages.train`.
     """
+    out = Path(out)
     chosen = [ref for ref in _students(out, student) if ref.arm in arms]
     return {ref.name: stages.train(out, ref, resume) for ref in chosen}
 
 
-def evaluate(out: Path, data: Path) -> Summary:
+def evaluate(out: AnyPath, data: AnyPath) -> Summary:
     """Score every trained network on the test patients and compare the arms.
 
     Returns:
         What is also written to `comparison.json`.
     """
+    out, data = Path(out), Path(data)
     opened = stages.open_prepared(out)
     refs = (TEACHER, *student_refs(opened.study))
     for ref in refs:
@@ -193,8 +183,9 @@ def evaluate(out: Path, data: Path) -> Summary:
     return summary
 
 
-def results(out: Path) -> tuple[Summary, dict[str, Any]]:
+def results(out: AnyPath) -> tuple[Summary, dict[str, Any]]:
     """The comparison of an evaluated run, and the facts of its networks by name."""
+    out = Path(out)
     opened = stages.open_prepared(out)
     summary = evaluation.Summary.model_validate(read_json(out / COMPARISON_FILE))
     facts = [stages.training_result(opened, ref)["facts"] for ref in student_refs(opened.study)]
@@ -203,7 +194,7 @@ def results(out: Path) -> tuple[Summary, dict[str, Any]]:
 
 
 def evaluate_masks(
-    prediction: Path, truth: Path, *, tolerance_mm: float = 2.0, save: Path | None = None
+    prediction: AnyPath, truth: AnyPath, *, tolerance_mm: float = 2.0, save: Path | None = None
 ) -> ModelScores:
     """Score a folder of masks against a folder of true ones of the same names.
 
@@ -216,13 +207,14 @@ def evaluate_masks(
     Raises:
         DataError: Masks are missing, damaged or of another geometry.
     """
+    prediction, truth = Path(prediction), Path(truth)
     scores = evaluation.score_folders(prediction, truth, tolerance_mm=tolerance_mm)
     if save is not None:
         evaluation.save_scores(scores, save)
     return scores
 
 
-def export(out: Path, file: Path, *, student: str | None = None) -> ExportReport:
+def export(out: AnyPath, file: AnyPath, *, student: str | None = None) -> ExportReport:
     """Write one network of a run as an ONNX file that needs no PyTorch.
 
     Args:
@@ -234,6 +226,7 @@ def export(out: Path, file: Path, *, student: str | None = None) -> ExportReport
     Raises:
         ModelFileError: The exported network does not agree with the trained one.
     """
+    out, file = Path(out), Path(file)
     opened = stages.open_prepared(out)
     ref = _chosen(opened, student)
     return deploy.export_onnx(
@@ -245,9 +238,9 @@ def export(out: Path, file: Path, *, student: str | None = None) -> ExportReport
 
 
 def predict(
-    model: Path,
-    source: Path,
-    target: Path,
+    model: AnyPath,
+    source: AnyPath,
+    target: AnyPath,
     *,
     student: str | None = None,
     threads: int | None = None,
@@ -271,23 +264,20 @@ def predict(
     Raises:
         MedstillError: The model or a single input is wrong.
     """
+    model, source, target = Path(model), Path(source), Path(target)
     if model.is_dir():
         opened = stages.open_prepared(model)
-        limit_threads(threads or cores())
+        training.set_threads(threads or cores())
         loaded: Model = handover.model_of_run(opened, _chosen(opened, student))
     else:
         loaded = deploy.load_model(model, threads=threads)
     return deploy.predict_path(loaded, source, target, options, on_case=on_case)
 
 
-def report(out: Path) -> Path:
+def report(out: AnyPath) -> Path:
     """Write the report page of a run: one self-contained HTML file."""
+    out = Path(out)
     return pages.write_report(out, out / REPORT_FILE)
-
-
-def limit_threads(threads: int) -> None:
-    """Let this process compute with so many threads."""
-    training.set_threads(threads)
 
 
 def _draft(study: Study, dataset: Dataset) -> Preparation:

@@ -5,7 +5,7 @@ Everything here is a function of a run folder, so that any process can do it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,25 @@ SPLIT_FILE = "split.json"
 
 
 @dataclass(frozen=True)
+class Job:
+    """A training or a scoring that some process runs. Everything in it can be pickled."""
+
+    name: str
+    function: Callable[..., object]
+    arguments: tuple[Any, ...]
+    needs: tuple[str, ...] = ()
+
+
+Perform = Callable[[Sequence[Job]], None]
+
+
+def in_turn(jobs: Sequence[Job]) -> None:
+    """Run jobs one after another in this process."""
+    for job in jobs:
+        job.function(*job.arguments)
+
+
+@dataclass(frozen=True)
 class Opened:
     """A prepared run folder."""
 
@@ -33,6 +52,11 @@ class Opened:
     study: Study
     prepared: PreparedSet
     split: Split
+
+
+def limit_threads(threads: int) -> None:
+    """Let this process compute with so many threads."""
+    training.set_threads(threads)
 
 
 def open_prepared(out: Path) -> Opened:

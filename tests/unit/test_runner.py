@@ -12,7 +12,7 @@ import pytest
 
 from medstill.config import Study
 from medstill.errors import RunError, StorageError, TrainingError
-from medstill.pipeline import Job
+from medstill.stages import Job
 from medstill.study import SideBySide, perform_for
 from medstill.study.runner import _perform
 
