@@ -1,255 +1,23 @@
-"""What bad input gets: the file, what was expected and found, what to do; exit code 2, no traces.
-
-Everything goes through the real command line. Data: six small CTs with one organ each.
-"""
+"""What bad data get: the file, what was expected and found, what to do; exit code 2, no traces."""
 
 from __future__ import annotations
 
-import errno
-import gzip
 import json
-import struct
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
-
-from medstill import cli
-
-SHAPE_ZYX = (6, 20, 24)
-SPACING_XYZ = (1.0, 2.0, 3.0)
-STUDY = """
-name: bad-input
-data: {patch_size: [16, 16]}
-split: {train: 3, validation: 1, test: 2}
-label_fraction: 1.0
-teacher: {network: {name: unet-t1, width: 0.0625}}
-students: [{name: unet-s1}]
-engine: {workers: 1}
-"""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command ended with."""
-
-    code: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
-class World:
-    """A data set and a study on disk, both good until a test breaks them."""
-
-    folder: Path
-
-    @property
-    def data(self):
-        return self.folder / "data"
-
-    @property
-    def out(self):
-        return self.folder / "run"
-
-    @property
-    def study(self):
-        return self.folder / "study.yaml"
-
-    def image(self, case):
-        return self.data / "imagesTr" / f"case_{case}.nii.gz"
-
-    def label(self, case):
-        return self.data / "labelsTr" / f"case_{case}.nii.gz"
-
-    def command(self, name, *more):
-        words = [name, self.study, "--data", self.data, "--out", self.out, *more]
-        return [str(word) for word in words]
-
-    def describe(self, cases=range(6)):
-        entries = [
-            {"image": f"imagesTr/case_{case}.nii.gz", "label": f"labelsTr/case_{case}.nii.gz"}
-            for case in cases
-        ]
-        content = {
-            "modality": {"0": "CT"},
-            "labels": {"0": "background", "1": "spleen"},
-            "training": entries,
-        }
-        (self.data / "dataset.json").write_text(json.dumps(content))
-
-
-def ct_ZYX(case):
-    return np.random.default_rng(case).integers(-200, 300, SHAPE_ZYX).astype(np.int16)
-
-
-def spleen_ZYX(case):
-    label = np.zeros(SHAPE_ZYX, np.uint8)
-    label[1:4, 3 : 9 + case, 5:12] = 1
-    return label
-
-
-def write(path, array, spacing=SPACING_XYZ, origin=None):
-    image = sitk.GetImageFromArray(array, isVector=False)
-    image.SetSpacing(spacing[: image.GetDimension()] + (1.0,) * (image.GetDimension() - 3))
-    if origin:
-        image.SetOrigin(origin)
-    sitk.WriteImage(image, str(path))
-    return path
-
-
-@pytest.fixture
-def world(tmp_path):
-    found = World(tmp_path)
-    (found.data / "imagesTr").mkdir(parents=True)
-    (found.data / "labelsTr").mkdir()
-    for case in range(6):
-        write(found.image(case), ct_ZYX(case))
-        write(found.label(case), spleen_ZYX(case))
-    found.describe()
-    found.study.write_text(STUDY)
-    return found
-
-
-@pytest.fixture
-def medstill(monkeypatch, capsys):
-    """Runs a command in this process as the installed script does."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["medstill", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return Answer(int(caught.value.code or 0), printed.out, printed.err)
-
-    return call
-
-
-def assert_refused(answer, *words):
-    """Exit code 2, a message with these words, and no traceback."""
-    assert answer.code == 2, answer
-    assert answer.err.startswith("error: ")
-    told = " ".join(answer.err.split())
-    assert [word for word in words if str(word) not in told] == [], told
-    assert "Traceback" not in answer.out + answer.err
-
-
-def assert_nothing_half_written(out, *finished):
-    """No draft, and of the files that mark something as finished only those that really are."""
-    marks = ("prepared/index.json", "split.json", "comparison.json", "report.html", "teacher")
-    assert list(out.parent.rglob(".partial-*")) == []
-    assert [mark for mark in marks if (out / mark).exists()] == list(finished)
-
-
-def damaged_header(path, offset, kind, value):
-    content = bytearray(gzip.decompress(path.read_bytes()))
-    struct.pack_into(kind, content, offset, value)
-    path.write_bytes(gzip.compress(bytes(content)))
-    return path
-
-
-def truncated(world):
-    path = world.image(2)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return path
-
-
-def truncated_label(world):
-    path = world.label(2)
-    path.write_bytes(path.read_bytes()[:-20])
-    return path
-
-
-def text_as_image(world):
-    world.image(2).write_text("this is not a scan")
-    return world.image(2)
-
-
-def label_of_other_shape(world):
-    return write(world.label(2), spleen_ZYX(2)[:, :, :-1])
-
-
-def label_of_other_place(world):
-    return write(world.label(2), spleen_ZYX(2), origin=(0.0, 5.0, 0.0))
-
-
-def label_of_other_spacing(world):
-    return write(world.label(2), spleen_ZYX(2), spacing=(1.0, 2.0, 3.5))
-
-
-def undeclared_value(world):
-    return write(world.label(2), spleen_ZYX(2) * 7)
-
-
-def label_of_fractions(world):
-    return write(world.label(2), spleen_ZYX(2).astype(np.float32) * 0.5)
-
-
-def missing_label(world):
-    world.label(2).unlink()
-    return world.label(2)
-
-
-def missing_image(world):
-    world.image(2).unlink()
-    return world.image(2)
-
-
-def nan(world):
-    array = ct_ZYX(2).astype(np.float32)
-    array[1, 2, 3] = np.nan
-    return write(world.image(2), array)
-
-
-def infinite(world):
-    array = ct_ZYX(2).astype(np.float32)
-    array[1, 2, 3] = np.inf
-    return write(world.image(2), array)
-
-
-def four_dimensions(world):
-    return write(world.image(2), np.stack([ct_ZYX(2), ct_ZYX(3)]))
-
-
-def constant(world):
-    return write(world.image(2), np.full(SHAPE_ZYX, -1000, np.int16))
-
-
-def zero_spacing(world):
-    return damaged_header(world.image(2), 84, "<f", 0.0)
-
-
-def negative_spacing(world):
-    return damaged_header(world.image(2), 88, "<f", -2.0)
-
-
-BAD_CASES = {
-    truncated: ("is truncated or damaged: expected", "found", "Copy or download the file again"),
-    truncated_label: ("is truncated or damaged: expected", "Copy or download the file again"),
-    text_as_image: ("truncated or damaged: expected a whole gzip file", "found", "again"),
-    label_of_other_shape: ("expected", "24 x 20 x 6", "23 x 20 x 6"),
-    label_of_other_place: ("expected", "case_2.nii.gz"),
-    label_of_other_spacing: ("expected", "3.5"),
-    undeclared_value: ("expected", "7"),
-    label_of_fractions: ("not whole: expected one integer per class", "Round or threshold it"),
-    missing_label: ("label of case 'case_2' is missing: expected", "found no such file. Add it"),
-    missing_image: ("image of case 'case_2' is missing: expected", "found no such file. Add it"),
-    nan: ("holds NaN or Inf: expected finite numbers", "Replace them"),
-    infinite: ("holds NaN or Inf: expected finite numbers", "Replace them"),
-    four_dimensions: ("expected", "4", "3"),
-    constant: ("is constant: expected an image, found -1000 in every voxel", "leave the case out"),
-    zero_spacing: ("spacing of 0 x 2 x 3 mm", "expected positive numbers", "Write the true voxel"),
-    negative_spacing: ("spacing of 1 x -2 x 3 mm", "expected positive numbers", "Write the true"),
-}
-"""What is done to a case, and words of the answer beside the file's name."""
-
-each_bad_case = pytest.mark.parametrize(
-    ("damage", "words"), BAD_CASES.items(), ids=[damage.__name__ for damage in BAD_CASES]
+from bad_data import (
+    SHAPE_ZYX,
+    STUDY,
+    Answer,
+    assert_nothing_half_written,
+    assert_refused,
+    each_bad_case,
+    truncated,
+    write,
 )
 
 
@@ -285,10 +53,126 @@ def test_prepare_leaves_a_bad_case_out_and_lists_it(world, medstill, damage, wor
 
 
 @each_bad_case
-def test_inspect_lists_a_bad_case(world, medstill, damage, words):
+def test_inspect_lists_a_bad_case(world, medstill, monkeypatch, damage, words):
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
     path = damage(world)
     answer = medstill("inspect", world.data)
     assert answer.code == 0, answer
     told = " ".join(answer.out.split())
     assert [word for word in (str(path), *words) if word not in told] == [], told
     assert "1 problem(s) found" in told
+
+
+def test_bad_cases_of_worker_processes_and_of_the_layout_are_listed_together(world, medstill):
+    broken, missing = truncated(world), world.label(4)
+    missing.unlink()
+    options = ("--skip-bad", "--set", "split.train=1", "--set", "engine.workers=2")
+    answer = medstill(*world.command("prepare", *options))
+    assert answer.code == 0, answer
+    assert "2 left out:" in answer.out
+    reasons = {
+        entry["id"]: entry["reason"]
+        for entry in json.loads((world.out / "prepared" / "skipped.json").read_text())
+    }
+    assert str(broken) in reasons["case_2"]
+    assert str(missing) in reasons["layout"]
+
+
+def two_of_one_name(world):
+    world.describe([0, 1, 2, 3, 4, 5, 2])
+    return "case_2"
+
+
+def no_data(world):
+    (world.data / "dataset.json").unlink()
+    (world.data / "imagesTr").rename(world.data / "somewhere")
+    return world.data
+
+
+def no_folder(world):
+    world.data.rename(world.folder / "moved")
+    return world.data
+
+
+def no_json(world):
+    (world.data / "dataset.json").write_text('{"training": [')
+    return world.data / "dataset.json"
+
+
+def overlapping_regions(world):
+    path = world.data / "dataset.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "labels": {"background": 0, "whole": [1, 2]}}))
+    return path
+
+
+def nothing_labelled(world):
+    for case in range(6):
+        write(world.label(case), np.zeros(SHAPE_ZYX, np.uint8))
+    return "spleen"
+
+
+BAD_SETS = {
+    two_of_one_name: ("case_2", "one"),
+    no_data: ("of no known layout: expected one of", "found", "Arrange the files"),
+    no_folder: ("does not exist: expected a data set. Check the path",),
+    no_json: ("cannot be read: expected JSON, found", "Correct the file"),
+    overlapping_regions: ("overlapping regions (whole)", "expected one value per label", "Declare"),
+    nothing_labelled: ("found", "xpected"),
+}
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"), BAD_SETS.items(), ids=[damage.__name__ for damage in BAD_SETS]
+)
+def test_prepare_refuses_a_bad_data_set(world, medstill, damage, words):
+    place = damage(world)
+    assert_refused(medstill(*world.command("prepare")), place, *words)
+    assert_nothing_half_written(world.out)
+
+
+def test_one_patient_is_too_few(world, medstill):
+    world.describe([3])
+    answer = medstill(*world.command("prepare"))
+    assert_refused(answer, "Expected at least 3 patients", "found 1 (case_3)", "Add cases")
+    assert_nothing_half_written(world.out, "prepared/index.json")
+
+
+def test_several_scans_of_one_patient_are_too_few(world, medstill):
+    rows = "".join(f"case_{case},anna\n" for case in range(6))
+    (world.data / "patients.csv").write_text("case,patient\n" + rows)
+    answer = medstill(*world.command("prepare"))
+    assert_refused(answer, "Expected at least 3 patients", "found 1 (anna)")
+
+
+def test_more_patients_asked_for_than_there_are(world, medstill):
+    answer = medstill(*world.command("prepare", "--set", "split.train=30"))
+    assert_refused(answer, "Expected 30 patients", "found 3 left", "Ask for fewer in split.train")
+    assert_nothing_half_written(world.out, "prepared/index.json")
+
+
+def test_students_need_some_foreground(world, medstill):
+    answer = medstill(*world.command("prepare"))
+    assert answer.code == 0
+    chosen = json.loads((world.out / "split.json").read_text())["student"]
+    for name in chosen:
+        write(world.label(name.removeprefix("case_")), np.zeros(SHAPE_ZYX, np.uint8))
+    out = world.folder / "again"
+    words = [word.replace(str(world.out), str(out)) for word in world.command("prepare")]
+    assert_refused(medstill(*words), "the students' training cases", "spleen")
+    assert_nothing_half_written(out, "prepared/index.json")
+
+
+def installed(*words):
+    script = Path(sys.executable).with_name("medstill")
+    done = subprocess.run([script, *words], capture_output=True, text=True, check=False)
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def test_the_installed_command_ends_in_the_same_way(world):
+    path = truncated(world)
+    answer = installed(*world.command("prepare", "--set", "engine.workers=2"))
+    assert_refused(answer, path, "truncated")
+    assert_nothing_half_written(world.out)
+    world.study.write_text(STUDY + "sedes: [1]\n")
+    assert_refused(installed(*world.command("run")), "Did you mean 'seeds'?")
