@@ -70,10 +70,11 @@ class SideBySide:
                     "kept: repeat the command with --set engine.workers=1."
                 ) from error
             except KeyboardInterrupt:
-                # Hours of training would pass before they are done; a repeat takes them up again.
+                # Not `terminate`, which Lightning answers only after a batch or a whole validation.
+                # A repeat of the command takes the trainings up again.
                 pool.shutdown(wait=False, cancel_futures=True)
                 for worker in set(active_children()) - others:
-                    worker.terminate()
+                    worker.kill()
                 raise
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
