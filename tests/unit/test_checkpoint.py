@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from medstill.errors import RunError
+from medstill.runs import write_json
 from medstill.training import checkpoint
-from medstill.training.checkpoint import weights_hash
+from medstill.training.boundary import result_of
+from medstill.training.checkpoint import Best, weights_hash
 
 
 class Malicious:
@@ -68,6 +70,13 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path):
         checkpoint.save(path, {"step": 2, "code": lambda: None})
     assert checkpoint.load(path) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_history_of_another_training_is_refused(tmp_path):
+    write_json(tmp_path / "history.json", [{"step": 2, "dice_by_class": {"liver": 0.01}}])
+    assert result_of(tmp_path, Best(2, 0.01)).collapsed == ("liver",)
+    with pytest.raises(RunError, match=r"history\.json' should hold the validation of step 4"):
+        result_of(tmp_path, Best(4, 0.5))
 
 
 def test_the_hash_is_of_names_and_values():

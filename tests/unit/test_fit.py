@@ -294,14 +294,3 @@ def test_too_many_processes_for_a_batch_are_refused(tiny, tiny_with):
     learner._trainer = SimpleNamespace(world_size=3)
     with pytest.raises(TrainingError, match=r"batch of 4 samples cannot be shared by 3 processes"):
         learner.train_dataloader()
-
-
-def test_initial_weights_follow_the_seed_and_not_the_global_state(tiny):
-    preparation, config = tiny.material().preparation, tiny.study.students[0]
-    torch.manual_seed(1)
-    one = weights_hash(build_network(config, preparation, seed=4))
-    expected = torch.rand(1)
-    torch.manual_seed(1)
-    assert torch.equal(torch.rand(1), expected)
-    assert weights_hash(build_network(config, preparation, seed=4)) == one
-    assert weights_hash(build_network(config, preparation, seed=5)) != one

@@ -5,7 +5,8 @@ from torch import nn
 from medstill.config import NetworkConfig, ReconstructionConfig
 from medstill.losses import SegmentationLoss, mask_blocks
 from medstill.networks import Output, build
-from medstill.training.assembly import build_teacher, student_task
+from medstill.training.assembly import build_network, build_teacher, student_task
+from medstill.training.checkpoint import weights_hash
 from medstill.training.seeds import torch_generator
 from medstill.training.tasks import Place, TeacherTask, dice_axes
 
@@ -147,3 +148,14 @@ def test_embeddings_are_fitted_before_the_first_step_and_not_at_a_resume(tiny):
 def test_the_axes_of_dice():
     assert [dice_axes("auto", 2), dice_axes("auto", 3)] == ["batch", "sample"]
     assert [dice_axes("sample", 2), dice_axes("batch", 3)] == ["sample", "batch"]
+
+
+def test_initial_weights_follow_the_seed_and_not_the_global_state(tiny):
+    preparation, config = tiny.material().preparation, tiny.study.students[0]
+    torch.manual_seed(1)
+    one = weights_hash(build_network(config, preparation, seed=4))
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), expected)
+    assert weights_hash(build_network(config, preparation, seed=4)) == one
+    assert weights_hash(build_network(config, preparation, seed=5)) != one

@@ -12,7 +12,7 @@ from torch import nn
 
 from medstill.config import EngineConfig
 from medstill.errors import RunError, TrainingError
-from medstill.runs import write_json
+from medstill.runs import read_json, write_json
 from medstill.training import checkpoint
 from medstill.training.checkpoint import BEST, LAST, Best
 from medstill.training.data import SampleSource
@@ -87,13 +87,6 @@ class Boundary(pl.Callback):
         trainer.strategy.barrier()
         self.stopwatch.rest()
 
-    def result(self) -> FitResult:
-        """How training ended."""
-        if self.best is None:
-            raise RunError(f"'{self.plan.folder}' holds no finished validation. Train it again.")
-        chosen = next(entry for entry in self.history if entry["step"] == self.best.step)
-        return FitResult(self.best, tuple(self.history), _dead(chosen["dice_by_class"]))
-
     def _validate(self, trainer: pl.Trainer, learner: Learner) -> None:
         network: nn.Module = learner.task.network  # type: ignore[assignment]
         network.eval()
@@ -167,6 +160,25 @@ class Boundary(pl.Callback):
                 "best": asdict(self.best),
             },
         )
+
+
+def result_of(folder: Path, best: Best) -> FitResult:
+    """How the training in `folder` ended.
+
+    It is read from disk, since a strategy may have trained in processes of its own.
+
+    Raises:
+        RunError: The history is missing, damaged or of another training than `best`.
+    """
+    path = folder / HISTORY_FILE
+    history = tuple(read_json(path))
+    chosen = [entry for entry in history if entry["step"] == best.step]
+    if not chosen:
+        raise RunError(
+            f"'{path}' should hold the validation of step {best.step}, which chose '{BEST}', but "
+            "does not. Delete its folder and train again."
+        )
+    return FitResult(best, history, _dead(chosen[0]["dice_by_class"]))
 
 
 def _dead(dice_by_class: dict[str, float]) -> tuple[str, ...]:

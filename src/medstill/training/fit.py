@@ -21,8 +21,8 @@ from torch import nn
 
 from medstill.errors import RunError
 from medstill.training import checkpoint
-from medstill.training.boundary import Boundary, FitPlan, FitResult
-from medstill.training.checkpoint import BEST, LAST
+from medstill.training.boundary import Boundary, FitPlan, FitResult, result_of
+from medstill.training.checkpoint import BEST, LAST, Best
 from medstill.training.learner import Learner
 from medstill.training.progress import Progress
 
@@ -41,7 +41,6 @@ def fit(task: nn.Module, plan: FitPlan) -> FitResult:
     state = _previous(plan)
     start = state["step"] if state else 0
     learner = Learner(task, plan.source, start, plan.engine.loader_workers)
-    boundary = Boundary(plan, state)
     if start < plan.source.recipe.steps:
         with warnings.catch_warnings():
             # Lightning's advice on loader workers does not fit machines where every core trains.
@@ -54,12 +53,12 @@ def fit(task: nn.Module, plan: FitPlan) -> FitResult:
             )
             # Lightning 2.6 with torch 2.13; torch marks the call that it makes as deprecated.
             warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
-            _trainer(plan, start, boundary).fit(learner)
+            _trainer(plan, start, Boundary(plan, state)).fit(learner)
     best = checkpoint.load(plan.folder / BEST)
     network: nn.Module = task.network  # type: ignore[assignment]
     network.load_state_dict(best["network"])
     network.eval()
-    return boundary.result()
+    return result_of(plan.folder, Best(best["step"], best["dice"]))
 
 
 def _previous(plan: FitPlan) -> dict[str, Any] | None:

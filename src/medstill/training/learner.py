@@ -32,6 +32,9 @@ class Learner(pl.LightningModule):
 
     def __init__(self, task: nn.Module, source: SampleSource, start: int, workers: int) -> None:
         super().__init__()
+        # Before a strategy wraps it: its gradient buckets take the strides that they find.
+        place = Place(torch.device("cpu"), source.spatial_dims)
+        task.to(memory_format=place.memory_format)  # type: ignore[call-overload]
         self.task = task
         self.source = source
         self.recipe = source.recipe
@@ -59,7 +62,6 @@ class Learner(pl.LightningModule):
         """Let the task compute what it needs once; a resumed task has it in its checkpoint."""
         task: Task = self.task  # type: ignore[assignment]
         place = self._place()
-        self.task.to(memory_format=place.memory_format)  # type: ignore[call-overload]
         task.before_training(place, plain_batches(self.source) if self.start == 0 else None)
 
     def _place(self) -> Place:
