@@ -80,7 +80,7 @@ def _case_score(run: Opened, case: Case, truth: Any, label_ZYX: Any) -> evaluati
         spacing_zyx_mm(geometry_of(truth)),
         run.prepared.preparation.classes[1:],
         case=case.id,
-        patient=case.patient,
+        patient=case.pseudonym,
         tolerance_mm=run.study.evaluation.nsd_tolerance_mm,
     )
 

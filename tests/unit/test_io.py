@@ -1,3 +1,4 @@
+# long: every format with every refusal
 """Reading and writing volumes: round trips, and a message for every kind of bad file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# long: every layout with every refusal
 """Data sets are recognised, paired by name, and refused with the reason."""
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from medstill.volumes.layouts import LAYOUTS, examine, find_dataset
 from medstill.volumes.layouts.matching import match
 from medstill.volumes.layouts.modality import modalities_of_names
 from medstill.volumes.layouts.values import names_of_values
+from medstill.volumes.records import pseudonym_of
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -337,7 +339,7 @@ def test_csv(tmp_path: Path, as_file: bool, separator: str) -> None:
     assert (dataset.layout, dataset.root) == ("csv", tmp_path)
     assert dataset.labels == {"background": 0, "label-3": 3, "label-5": 5}
     first, second = dataset.cases
-    assert (first.id, first.patient, first.site) == ("p1", "p1", "north")
+    assert (first.id, first.patient, first.site) == (pseudonym_of("p1"), "p1", "north")
     assert (second.id, second.label, second.site) == ("p2", None, None)
     assert first.images == (tmp_path / "p1" / "scan.nii.gz",)
 

@@ -1,3 +1,4 @@
+# long: every rule for empty masks, by hand
 """Scores of cases, patients and folders; the rules for empty masks; what makes up a summary."""
 
 import numpy as np

@@ -66,7 +66,7 @@ def prepare_case(job: CaseJob) -> StoredCase:
         voxels = _voxels_by_class(label_ZYX, len(job.preparation.classes))
     info = CaseInfo(
         id=case.id,
-        patient=case.patient,
+        patient=case.pseudonym,
         site=case.site,
         labelled=label is not None,
         spacing_zyx_mm=spacing_zyx_mm(prepared.frame.grid),

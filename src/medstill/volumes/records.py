@@ -5,6 +5,7 @@ Array axes are `C Z Y X`; physical axes are `x y z` in the LPS frame of ITK and 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,14 @@ FloatArray = NDArray[np.floating]
 LabelArray = NDArray[np.uint8]
 
 
+def pseudonym_of(name: str) -> str:
+    """The same pseudonym for the same name everywhere.
+
+    It is no anonymisation: whoever guesses a name can check it.
+    """
+    return f"patient-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+
+
 @dataclass(frozen=True)
 class Case:
     """One scan on disk. `images` holds one path per channel; a path may be a DICOM folder."""
@@ -27,6 +36,11 @@ class Case:
     images: tuple[Path, ...]
     label: Path | None
     site: str | None = None
+
+    @property
+    def pseudonym(self) -> str:
+        """What a run folder calls the patient: the case's id, or a hash of another name."""
+        return self.id if self.patient == self.id else pseudonym_of(self.patient)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from medstill.volumes.layouts.finding import (
     assemble,
     read_rows,
 )
-from medstill.volumes.records import Case
+from medstill.volumes.records import Case, pseudonym_of
 
 
 def matches(root: Path) -> bool:
@@ -28,7 +28,7 @@ def read(root: Path) -> Finding:
 
     Columns: `patient`; `image`, or `image_0`, `image_1`, ... for several channels; and optionally
     `label` (empty for a case without), `site` and `case`. Paths are relative to the CSV file. Where
-    there is no column `case`, the image's name is the case's, or the patient's if that says more.
+    there is no column `case`, the image's name is the case's, or the patient's pseudonym if that says more.
 
     Raises:
         LayoutError: The CSV cannot be read or lacks a column.
@@ -89,7 +89,8 @@ def _case_names(rows: Sequence[Mapping[str, str]], column: str, path: Path) -> l
         names = [stem_of(Path(row[column])) for row in rows]
         patients = [row["patient"] for row in rows]
         if max(Counter(names).values(), default=1) > 1 and len(set(patients)) == len(patients):
-            names = patients
+            # Case ids stand in reports and file names, where no patient's name may.
+            names = [pseudonym_of(patient) for patient in patients]
     bad = next((name for name in names if not name or set(name) & set('/\\:*?"<>|')), None)
     if bad is not None:
         raise LayoutError(
