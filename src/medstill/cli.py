@@ -51,7 +51,7 @@ def run(
     resume: Resume = True,
 ) -> None:
     """Prepare, split, train teacher, control and student, evaluate, export, report."""
-    from medstill import pipeline, terminal
+    from medstill import pipeline, scoring, terminal
     from medstill.stages import open_prepared
     from medstill.study import perform_for, watch
 
@@ -69,7 +69,7 @@ def run(
         page = pipeline.run(
             study, data, out, perform=perform_for(study, out), skip_bad=skip_bad, resume=resume
         )
-    terminal.show_summary(console, *pipeline.results(out))
+    terminal.show_summary(console, *scoring.results(out))
     terminal.show_skipped(console, open_prepared(out).prepared.skipped)
     terminal.show_page(console, page)
 
@@ -135,17 +135,20 @@ def evaluate(
     truth: Annotated[Path | None, typer.Argument(help="True masks of the same names.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data set of a run folder.")] = None,
     tolerance_mm: Annotated[float, typer.Option(min=0.001, help="Tolerance of the NSD.")] = 2.0,
-    output: Annotated[Path | None, typer.Option("-o", help="Write the scores as JSON.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the scores as JSON.")
+    ] = None,
 ) -> None:
     """Score a folder of masks against the true ones, or the networks of a run folder."""
-    from medstill import pipeline, terminal
+    from medstill import pipeline, scoring, terminal
 
     console = terminal.console()
     if truth is not None:
         scores = pipeline.evaluate_masks(prediction, truth, tolerance_mm=tolerance_mm, save=output)
         terminal.show_scores(console, scores)
     elif data is not None:
-        terminal.show_summary(console, pipeline.evaluate(prediction, data))
+        pipeline.evaluate(prediction, data)
+        terminal.show_summary(console, *scoring.results(prediction))
     else:
         raise ConfigError(
             "medstill evaluate expects two folders of masks (PRED TRUTH), or a run folder with "

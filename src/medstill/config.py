@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     field_serializer,
@@ -195,7 +196,7 @@ class ReconstructionConfig(Record):
 class TeacherConfig(Record):
     """The large network."""
 
-    network: NetworkConfig = NetworkConfig(name="unet-t1")
+    network: NetworkConfig = NetworkConfig(name="unet-t1", width=0.25)
     """Which network."""
     reconstruction: ReconstructionConfig = ReconstructionConfig()
     """The second task; `weight` must be 0 for a network without a second decoder."""
@@ -301,7 +302,7 @@ class Study(Record):
     """Small letters, digits and hyphens."""
     description: str = ""
     """Free text; changing it does not make it another study."""
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
     """One student of each arm is trained per seed."""
     data: DataConfig = DataConfig()
     """What is read and how it is prepared."""

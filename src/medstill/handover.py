@@ -11,7 +11,7 @@ import numpy as np
 from medstill import deploy, evaluation, training
 from medstill.config import study_hash
 from medstill.patches.grid import iterate_batches
-from medstill.runs import ModelRef
+from medstill.refs import ModelRef
 from medstill.scoring import SCORES_FILE, TEST
 from medstill.stages import Opened, load_network, training_result
 

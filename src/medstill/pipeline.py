@@ -15,23 +15,15 @@ from typing import TYPE_CHECKING, Any
 from medstill import deploy, evaluation, handover, scoring, stages, training
 from medstill import reporting as pages
 from medstill.config import Study
-from medstill.errors import unknown_name
-from medstill.runs import (
-    TEACHER,
-    ModelRef,
-    cores,
-    open_run,
-    read_json,
-    read_study,
-    student_refs,
-    write_json,
-)
+from medstill.errors import ConfigError, unknown_name
+from medstill.refs import TEACHER, ModelRef, student_refs
+from medstill.runs import check_run, cores, open_run, read_study, write_json
 from medstill.stages import Job, Perform, in_turn
 from medstill.volumes.layouts import find_dataset
 from medstill.volumes.preparation import resolve_preparation
 from medstill.volumes.prepare import prepare as prepare_cases
 from medstill.volumes.records import Dataset, Preparation
-from medstill.volumes.splits import make_split, save_split
+from medstill.volumes.splits import check_division, load_split, make_split, save_split
 from medstill.volumes.store import PreparedSet, demand_foreground
 
 if TYPE_CHECKING:
@@ -42,7 +34,6 @@ if TYPE_CHECKING:
 MODELS = "models"
 AnyPath = Path | str
 
-COMPARISON_FILE = "comparison.json"
 REPORT_FILE = "report.html"
 
 
@@ -82,14 +73,16 @@ def run(
 
 
 def check(study: Study, data: AnyPath, *, skip_bad: bool = False) -> None:
-    """Check names, sizes, labels and data layout before any work starts.
+    """Check names, sizes, labels, data layout and the split before any work starts.
 
     Raises:
         ConfigError: A name or a size in the study is wrong.
         DataError: The data's layout or labels are wrong.
     """
     data = Path(data)
-    training.check_networks(study, _draft(study, find_dataset(data, skip_bad=skip_bad)))
+    dataset = find_dataset(data, skip_bad=skip_bad)
+    check_division(dataset, study.split, study.label_fraction)
+    training.check_networks(study, _draft(study, dataset))
 
 
 def estimate(study: Study, data: AnyPath) -> Estimate:
@@ -108,7 +101,7 @@ def prepare(study: Study, data: AnyPath, out: AnyPath, *, skip_bad: bool = False
     """
     data, out = Path(data), Path(out)
     dataset = find_dataset(data, skip_bad=skip_bad)
-    open_run(out, study)
+    check_run(out, study)
     prepared = prepare_cases(
         dataset,
         study.data,
@@ -122,7 +115,10 @@ def prepare(study: Study, data: AnyPath, out: AnyPath, *, skip_bad: bool = False
     )
     shown = [info for info in infos if info.id in split.student]
     demand_foreground(shown, prepared.preparation.classes, where="the students' training cases")
+    if (out / stages.SPLIT_FILE).exists():
+        load_split(out / stages.SPLIT_FILE, prepared.data_hash)
     save_split(split, out / stages.SPLIT_FILE)
+    open_run(out, study)
     return prepared
 
 
@@ -162,6 +158,8 @@ def distill(
     """
     out = Path(out)
     chosen = [ref for ref in _students(out, student) if ref.arm in arms]
+    if "distilled" in arms:
+        stages.training_result(stages.open_prepared(out), TEACHER)
     return {ref.name: stages.train(out, ref, resume) for ref in chosen}
 
 
@@ -178,19 +176,9 @@ def evaluate(out: AnyPath, data: AnyPath) -> Summary:
         scoring.score(out, ref, data)
     entries = [entry for ref in refs for entry in scoring.entries(opened, ref)]
     summary = evaluation.summarise(entries, opened.study.evaluation)
-    write_json(out / COMPARISON_FILE, summary.model_dump(mode="json"))
+    write_json(out / scoring.COMPARISON_FILE, summary.model_dump(mode="json"))
     scoring.paint_gallery(opened, data)
     return summary
-
-
-def results(out: AnyPath) -> tuple[Summary, dict[str, Any]]:
-    """The comparison of an evaluated run, and the facts of its networks by name."""
-    out = Path(out)
-    opened = stages.open_prepared(out)
-    summary = evaluation.Summary.model_validate(read_json(out / COMPARISON_FILE))
-    facts = [stages.training_result(opened, ref)["facts"] for ref in student_refs(opened.study)]
-    facts.append(stages.training_result(opened, TEACHER)["facts"])
-    return summary, {fact["name"]: fact for fact in facts}
 
 
 def evaluate_masks(
@@ -227,6 +215,8 @@ def export(out: AnyPath, file: AnyPath, *, student: str | None = None) -> Export
         ModelFileError: The exported network does not agree with the trained one.
     """
     out, file = Path(out), Path(file)
+    if file.suffix != ".onnx":
+        raise ConfigError(f"Expected a file name that ends in .onnx, got '{file}'. Rename it.")
     opened = stages.open_prepared(out)
     ref = _chosen(opened, student)
     return deploy.export_onnx(

@@ -191,38 +191,8 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, node
 
 
-@dataclass(frozen=True, order=True)
-class ModelRef:
-    """One trained network of a run: the teacher, or a student of one arm and seed."""
-
-    arm: str
-    """`teacher`, `control` or `distilled`."""
-    student: str = ""
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        """Name in logs and tables, and path below the run folder."""
-        if self.arm == "teacher":
-            return "teacher"
-        return f"students/{self.student}/{self.arm}/seed-{self.seed}"
-
-    def folder(self, run: Path) -> Path:
-        """Folder of this network in a run folder."""
-        return run / self.name
-
-
-TEACHER = ModelRef("teacher")
-
-
-def student_refs(study: Study) -> tuple[ModelRef, ...]:
-    """Every student of a study: each network, control and distilled, each seed."""
-    return tuple(
-        ModelRef(arm, student.name, seed)
-        for student in study.students
-        for arm in ("control", "distilled")
-        for seed in study.seeds
-    )
+UNCLAIMED = ("prepared", "split.json", "medstill.log", MANIFEST_FILE)
+"""What a preparation may leave in a folder that no study has claimed yet."""
 
 
 def cores() -> int:
@@ -239,19 +209,35 @@ def versions() -> dict[str, str]:
     return found
 
 
+def check_run(folder: Path, study: Study) -> bool:
+    """Whether `folder` is already this study's; a new folder, or one it may become, is not yet.
+
+    A preparation that failed leaves its cases behind and claims nothing, so that the study may be
+    corrected.
+
+    Raises:
+        RunError: The folder belongs to another study or to something else.
+    """
+    known = Stage(folder, _run_key(study)).finished()
+    strange = [
+        entry
+        for entry in _entries(folder)
+        if entry.name not in UNCLAIMED and not entry.name.startswith(DRAFT_PREFIX)
+    ]
+    if not known and strange:
+        raise RunError(
+            f"'{folder}' is not empty and holds no medstill run. Choose a new output folder."
+        )
+    return known
+
+
 def open_run(folder: Path, study: Study) -> None:
     """Claim `folder` for a study, or find that it is already that study's.
 
     Raises:
         RunError: The folder belongs to another study or to something else.
     """
-    stage = Stage(folder, {"study": study.model_dump(mode="json", exclude=NOT_DECIDING)})
-    known = stage.finished()
-    others = [entry for entry in _entries(folder) if not entry.name.startswith(DRAFT_PREFIX)]
-    if not known and others:
-        raise RunError(
-            f"'{folder}' is not empty and holds no medstill run. Choose a new output folder."
-        )
+    known = check_run(folder, study)
     sweep(folder.glob(DRAFT_PREFIX + "*"))
     write_json(
         folder / MANIFEST_FILE,
@@ -262,7 +248,11 @@ def open_run(folder: Path, study: Study) -> None:
         },
     )
     if not known:
-        stage.finish()
+        Stage(folder, _run_key(study)).finish()
+
+
+def _run_key(study: Study) -> dict[str, Any]:
+    return {"study": study.model_dump(mode="json", exclude=NOT_DECIDING)}
 
 
 def _entries(folder: Path) -> list[Path]:

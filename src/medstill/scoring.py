@@ -11,7 +11,8 @@ import numpy as np
 from medstill import deploy, evaluation, training
 from medstill.config import content_hash
 from medstill.errors import RunError
-from medstill.runs import TEACHER, ModelRef, Stage, atomic, write_json
+from medstill.refs import TEACHER, ModelRef, student_refs
+from medstill.runs import Stage, atomic, read_json, write_json
 from medstill.stages import (
     Opened,
     load_network,
@@ -32,6 +33,7 @@ SCORES_FILE = "scores.json"
 FILTERED_SCORES_FILE = "scores-largest-component.json"
 RECONSTRUCTION_FILE = "reconstruction.json"
 GALLERY = "gallery"
+COMPARISON_FILE = "comparison.json"
 MOST_PSNR_DB = 200.0
 
 
@@ -164,3 +166,12 @@ def scoring_key(run: Opened, ref: ModelRef) -> dict[str, Any]:
         "test": list(run.split.test),
         "evaluation": run.study.evaluation.model_dump(mode="json"),
     }
+
+
+def results(out: Path) -> tuple[evaluation.Summary, dict[str, Any]]:
+    """The comparison of an evaluated run, and the facts of its networks by name."""
+    opened = open_prepared(out)
+    summary = evaluation.Summary.model_validate(read_json(out / COMPARISON_FILE))
+    facts = [training_result(opened, ref)["facts"] for ref in student_refs(opened.study)]
+    facts.append(training_result(opened, TEACHER)["facts"])
+    return summary, {fact["name"]: fact for fact in facts}

@@ -16,7 +16,8 @@ import numpy as np
 from medstill import deploy, evaluation, training
 from medstill.config import NetworkConfig, Study, content_hash
 from medstill.errors import RunError
-from medstill.runs import TEACHER, ModelRef, Stage, read_study
+from medstill.refs import TEACHER, ModelRef
+from medstill.runs import Stage, read_study
 from medstill.volumes.records import Split
 from medstill.volumes.splits import load_split
 from medstill.volumes.store import PreparedSet, open_set

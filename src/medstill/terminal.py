@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+
+PLAIN_WIDTH = 200
 
 if TYPE_CHECKING:
     from medstill.config import Study
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
 
 
 def console() -> Console:
-    """Where the commands print."""
-    return Console(highlight=False)
+    """Where the commands print; a file or a pipe gets lines as long as they need to be."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 def show_estimate(out: Console, study: Study, found: Estimate) -> None:
@@ -38,7 +41,7 @@ def show_estimate(out: Console, study: Study, found: Estimate) -> None:
         table.add_row(name, f"{seconds:.3f}", str(steps), "1" if teacher else str(len(study.seeds)))
     out.print(table)
     out.print(
-        f"Everything checked. The trainings take about {_duration(found.training_s)} with "
+        f"Everything checked. The trainings take {_duration(found.training_s)} with "
         f"{found.workers} worker(s) and {found.memory_mb:.0f} MB of memory each."
     )
 
@@ -144,6 +147,7 @@ def show_scores(out: Console, scores: ModelScores) -> None:
         count = str(len(scores.per_patient(name, "dice")))
         table.add_row(name, count, *means, str(scores.count("missed", name)))
     out.print(table)
+    out.print("Values are compared as they are: value 1 of one mask with value 1 of the other.")
 
 
 def show_export(out: Console, report: ExportReport) -> None:
@@ -260,4 +264,6 @@ def _mean(values: Mapping[str, float]) -> str:
 
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute"
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

@@ -15,7 +15,7 @@ import torch
 from medstill import training
 from medstill.config import DistillationConfig, MapTermConfig
 from medstill.losses import Objective
-from medstill.runs import TEACHER, ModelRef
+from medstill.refs import TEACHER, ModelRef
 from medstill.training.data import PatchSamples, SampleSource, StepBatches
 
 FILE = Path(__file__).parent / "tiny_curves.json"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medstill import training
-from medstill.runs import ModelRef
+from medstill.refs import ModelRef
 from medstill.training import checkpoint
 from medstill.training.assembly import build_teacher
 

@@ -14,7 +14,8 @@ import SimpleITK as sitk
 from medstill.config import EvaluationConfig, NetworkConfig, SplitConfig, Study
 from medstill.evaluation.comparison import Entry, summarise
 from medstill.evaluation.scores import CaseScore, ModelScores, save_scores, score_case
-from medstill.runs import TEACHER, ModelRef, open_run, student_refs, write_json
+from medstill.refs import TEACHER, ModelRef, student_refs
+from medstill.runs import open_run, write_json
 from medstill.volumes.io import write_image
 from medstill.volumes.pictures import picture_of
 from medstill.volumes.records import ChannelIntensity, Preparation, Split

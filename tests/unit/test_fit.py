@@ -8,7 +8,8 @@ import torch
 
 from medstill import training
 from medstill.errors import RunError, TrainingError
-from medstill.runs import TEACHER, ModelRef, read_json
+from medstill.refs import TEACHER, ModelRef
+from medstill.runs import read_json
 from medstill.training import checkpoint
 from medstill.training.assembly import build_network, build_teacher
 from medstill.training.checkpoint import BEST, LAST, weights_hash

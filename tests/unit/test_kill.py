@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from medstill import pipeline, stages
-from medstill.runs import TEACHER, ModelRef
+from medstill.refs import TEACHER, ModelRef
 from medstill.training import checkpoint
 from medstill.training.checkpoint import BEST, LAST
 
@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 import torch
 from medstill import stages
-from medstill.runs import ModelRef
+from medstill.refs import ModelRef
 torch.set_num_threads(1)
 arm, student, seed = sys.argv[2:]
 stages.train(Path(sys.argv[1]), ModelRef(arm, student, int(seed)))

@@ -338,9 +338,10 @@ def test_csv(tmp_path: Path, as_file: bool, separator: str) -> None:
     dataset = find_dataset(root / "cases.csv" if as_file else root)
     assert (dataset.layout, dataset.root) == ("csv", tmp_path)
     assert dataset.labels == {"background": 0, "label-3": 3, "label-5": 5}
-    first, second = dataset.cases
-    assert (first.id, first.patient, first.site) == (pseudonym_of("p1"), "p1", "north")
-    assert (second.id, second.label, second.site) == ("p2", None, None)
+    cases = {case.patient: case for case in dataset.cases}
+    first, second = cases["p1"], cases["p2"]
+    assert (first.id, first.site) == (pseudonym_of("p1"), "north")
+    assert (second.id, second.label, second.site) == (pseudonym_of("p2"), None, None)
     assert first.images == (tmp_path / "p1" / "scan.nii.gz",)
 
 

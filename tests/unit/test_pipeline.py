@@ -10,10 +10,10 @@ import pytest
 import SimpleITK as sitk
 
 import medstill
-from medstill import deploy, handover, pipeline, stages, training
+from medstill import deploy, handover, pipeline, scoring, stages, training
 from medstill.config import Study
 from medstill.errors import ConfigError, RunError, UnknownNameError
-from medstill.runs import TEACHER, ModelRef
+from medstill.refs import TEACHER, ModelRef
 from medstill.volumes.io import read_image, read_label
 
 COMPACT = {"students": [{"name": "compact"}], "data": {"patch_size": [64, 64]}}
@@ -55,7 +55,7 @@ def test_a_run_leaves_scores_a_comparison_models_and_a_page(finished):
     assert "<html" in finished.page.read_text(encoding="utf-8")
     student = finished.study.students[0].name
     assert (finished.out / "models" / f"{student}.onnx").exists()
-    summary, facts = pipeline.results(finished.out)
+    summary, facts = scoring.results(finished.out)
     assert {(model.student, model.arm) for model in summary.models} == {
         ("unet-t1", "teacher"),
         (student, "control"),
@@ -121,7 +121,7 @@ def test_every_stage_by_itself_gives_what_the_whole_run_gave(solid, tmp_path, on
     assert teacher == stages.training_result(opened, TEACHER)
     for ref in (ModelRef("control", "unet-s1", 0), ModelRef("distilled", "unet-s1", 0)):
         assert students[ref.name] == stages.training_result(opened, ref)
-    assert summary == pipeline.results(solid.out)[0]
+    assert summary == scoring.results(solid.out)[0]
     medstill.export(out, tmp_path / "student.onnx")
     assert (tmp_path / "student.onnx").stat().st_size > 10_000
 

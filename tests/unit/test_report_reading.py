@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from medstill.errors import RunError
+from medstill.refs import TEACHER, ModelRef
 from medstill.reporting.gallery import ranked
 from medstill.reporting.overlays import outline, view_of
 from medstill.reporting.reading import Slice, read_prediction, read_run, read_slice
 from medstill.reporting.wording import fixed, quantity, spread, without_paths
-from medstill.runs import TEACHER, ModelRef, read_json, write_json
+from medstill.runs import read_json, write_json
 
 DISTILLED = ModelRef("distilled", "compact", 0)
 

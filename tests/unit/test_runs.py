@@ -13,9 +13,8 @@ import pytest
 
 from medstill.config import Study, study_hash
 from medstill.errors import RunError, StorageError
+from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.runs import (
-    TEACHER,
-    ModelRef,
     Stage,
     atomic,
     atomic_folder,
@@ -24,7 +23,6 @@ from medstill.runs import (
     read_json,
     read_study,
     storage_errors,
-    student_refs,
     versions,
     write_json,
 )

@@ -9,7 +9,7 @@ from medstill import stages, training
 from medstill.evaluation import score_case, score_folders, ssim
 from medstill.evaluation.image_quality import psnr
 from medstill.evaluation.scores import ModelScores
-from medstill.runs import ModelRef
+from medstill.refs import ModelRef
 from medstill.training.assembly import build_network, build_teacher, student_task
 from medstill.training.checkpoint import weights_hash
 from medstill.training.tasks import Place, StudentTask, TeacherTask

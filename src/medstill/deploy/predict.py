@@ -177,12 +177,19 @@ def _predict_folder(
     known = summary.open(overwrite=options.overwrite)
     results = []
     for job in jobs:
-        result = _kept(job, known) if job.output.exists() and not options.overwrite else None
+        result = _kept(job, known) if _finished(job, options) else None
         result = result or _attempt(model, job, options)
         summary.add(result)
         report(result)
         results.append(result)
     return tuple(results)
+
+
+def _finished(job: Job, options: PredictOptions) -> bool:
+    wanted = [job.output]
+    if options.keep_probabilities:
+        wanted.append(_probability_file(job.output))
+    return not options.overwrite and all(path.exists() for path in wanted)
 
 
 def _attempt(model: Model, job: Job, options: PredictOptions) -> CaseResult:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medstill.config import IGNORE
+from medstill.refs import TEACHER, ModelRef
 from medstill.reporting import wording
 from medstill.reporting.overlays import Shape, View, shapes_of, view_of
 from medstill.reporting.reading import Run, Slice, read_case_scores, read_prediction, read_slice
-from medstill.runs import TEACHER, ModelRef
 
 
 @dataclass(frozen=True)

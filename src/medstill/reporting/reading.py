@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from medstill.config import NetworkConfig, Study
 from medstill.errors import RunError
+from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.reporting.records import (
     LeftOut,
     Reconstruction,
@@ -22,14 +23,7 @@ from medstill.reporting.records import (
     Summary,
     Training,
 )
-from medstill.runs import (
-    MANIFEST_FILE,
-    STAGE_FILE,
-    TEACHER,
-    ModelRef,
-    read_json,
-    student_refs,
-)
+from medstill.runs import MANIFEST_FILE, STAGE_FILE, read_json
 from medstill.volumes.geometry import array_CZYX, canonical
 from medstill.volumes.io import read_label
 from medstill.volumes.records import Preparation, Split

@@ -14,7 +14,7 @@ from medstill.config import NetworkConfig, Study, content_hash
 from medstill.losses import Objective, SegmentationLoss
 from medstill.networks import build
 from medstill.networks.taps import preset_layer, tap_channels
-from medstill.runs import TEACHER, ModelRef
+from medstill.refs import TEACHER, ModelRef
 from medstill.training import checkpoint
 from medstill.training.boundary import FitPlan, FitResult
 from medstill.training.checkpoint import BEST, weights_hash

@@ -32,11 +32,13 @@ def _by_fractions(infos: Sequence[CaseInfo], config: SplitConfig, _: Path | None
     groups = _groups(infos, config, parts=3)
     total = sum(len(members) for members in groups.values())
     order = shuffled(groups, config.seed, PARTS_STREAM)
-    test, order = _take(order, groups, _number(config.test, total), leave=2)
-    validation, order = _take(order, groups, _number(config.validation, total), leave=1)
+    test, order = _take("test", order, groups, _number(config.test, total), leave=2)
+    validation, order = _take(
+        "validation", order, groups, _number(config.validation, total), leave=1
+    )
     train = order
     if isinstance(config.train, int):
-        train, _rest = _take(order, groups, config.train, leave=0)
+        train, _rest = _take("train", order, groups, config.train, leave=0)
     return {
         "train": _members(train, groups),
         "validation": _members(validation, groups),
@@ -54,7 +56,9 @@ def _by_folds(infos: Sequence[CaseInfo], config: SplitConfig, _: Path | None) ->
         min(folds, key=lambda fold: len(_members(fold, groups))).append(name)
     rest = {name: groups[name] for name in order if name not in folds[config.fold]}
     left = shuffled(rest, config.seed, VALIDATION_STREAM)
-    validation, train = _take(left, groups, _number(config.validation, total), leave=1)
+    validation, train = _take(
+        "validation", left, groups, _number(config.validation, total), leave=1
+    )
     return {
         "train": _members(train, groups),
         "validation": _members(validation, groups),
@@ -83,7 +87,7 @@ def _by_nnunet(infos: Sequence[CaseInfo], config: SplitConfig, splits_file: Path
     groups = {patient: (patient,) for patient in trained}
     order = shuffled(groups, config.seed, VALIDATION_STREAM)
     number = _number(config.validation, len(trained | test))
-    validation, train = _take(order, groups, number, leave=1)
+    validation, train = _take("validation", order, groups, number, leave=1)
     return {"train": set(train), "validation": set(validation), "test": test}
 
 
@@ -161,15 +165,15 @@ def _sites(labelled: Sequence[CaseInfo]) -> dict[str, tuple[str, ...]]:
 
 
 def _take(
-    order: Sequence[str], groups: Groups, number: int, *, leave: int
+    part: str, order: Sequence[str], groups: Groups, number: int, *, leave: int
 ) -> tuple[list[str], list[str]]:
     """Groups that come nearest to so many patients, and the others, of which some must be left."""
     available = sum(len(groups[name]) for name in order)
     if number > available - leave:
         raise SplitError(
-            f"Expected {number} patients for one part and at least {leave} for the rest, found "
-            f"{available} left. Ask for fewer in split.train, split.validation or split.test, or "
-            "add cases."
+            f"Expected {number} patients for split.{part} and at least {leave} more for the other "
+            f"parts, found {available} left to divide. Ask for fewer in split.train, "
+            "split.validation or split.test, or add cases."
         )
     taken: list[str] = []
     left: list[str] = []

@@ -12,7 +12,7 @@ from medstill.config import SplitConfig
 from medstill.errors import RunError, SplitError
 from medstill.runs import read_json, write_json
 from medstill.volumes.division import DIVIDERS, STUDENT_STREAM, Parts, named_cases, shuffled
-from medstill.volumes.records import CaseInfo, Split
+from medstill.volumes.records import CaseInfo, Dataset, Split
 
 
 def make_split(
@@ -73,6 +73,29 @@ def make_split(
     )
     check_split(split)
     return split
+
+
+def check_division(dataset: Dataset, config: SplitConfig, label_fraction: float) -> None:
+    """Divide the patients of a data set that is not prepared yet, to see whether it can be done.
+
+    Raises:
+        SplitError: As `make_split`.
+    """
+    infos = [
+        CaseInfo(
+            id=case.id,
+            patient=case.pseudonym,
+            site=case.site,
+            labelled=case.label is not None,
+            spacing_zyx_mm=(1.0, 1.0, 1.0),
+            original_spacing_zyx_mm=(1.0, 1.0, 1.0),
+            voxels_by_class=(),
+            image_file=(),
+            content_hash="",
+        )
+        for case in dataset.cases
+    ]
+    make_split(infos, config, label_fraction, "not prepared", dataset.splits_file)
 
 
 def nested_fractions(

@@ -28,7 +28,8 @@ def read(root: Path) -> Finding:
 
     Columns: `patient`; `image`, or `image_0`, `image_1`, ... for several channels; and optionally
     `label` (empty for a case without), `site` and `case`. Paths are relative to the CSV file. Where
-    there is no column `case`, the image's name is the case's, or the patient's pseudonym if that says more.
+    there is no column `case`, the image's name is the case's, or the
+    patient's pseudonym if that says more.
 
     Raises:
         LayoutError: The CSV cannot be read or lacks a column.
