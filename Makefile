@@ -1,5 +1,6 @@
 # make demo   phantom, teacher, control and distilled student, export, prediction, report
 # make test   every gate: style, types, imports, file length, tests
+# The other slow tests: .venv/bin/pytest -m slow
 # Both set up a virtual environment by themselves; PYTHON chooses the interpreter (3.11 or later).
 
 PYTHON ?= python3
@@ -33,13 +34,14 @@ check-types: $(VENV)/.dev $(VENV)/.installed
 	$(BIN)/mypy
 
 check-imports: $(VENV)/.dev $(VENV)/.installed
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 check-length: $(VENV)/.dev
 	$(BIN)/python scripts/check_length.py
 
 pytest: $(VENV)/.dev $(VENV)/.installed
-	$(BIN)/pytest
+	$(BIN)/pytest -q -n auto -m "not slow"
+	$(BIN)/pytest -q tests/slow/test_demo.py -k smallest
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("medstill needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'

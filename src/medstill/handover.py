@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medstill import deploy, evaluation, training
-from medstill.config import study_hash
+from medstill.config import Study, study_hash
+from medstill.errors import ModelFileError, unknown_name
 from medstill.patches.grid import iterate_batches
-from medstill.refs import ModelRef
+from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.scoring import SCORES_FILE, TEST
 from medstill.stages import Opened, load_network, training_result
 
 
-def best_seed(run: Opened, refs: Sequence[ModelRef]) -> ModelRef:
-    """The distilled network with the best validation Dice among the seeds of one student."""
-    student = refs[0].student
-    chosen = [ref for ref in refs if ref.arm == "distilled" and ref.student == student]
-    return max(chosen, key=lambda ref: training_result(run, ref)["best_dice"])
+def students(study: Study, name: str | None) -> list[ModelRef]:
+    """The networks of one student of a study, or of all.
+
+    Raises:
+        UnknownNameError: The study has no such student.
+    """
+    names = [one.name for one in study.students]
+    if name is not None and name not in names:
+        raise unknown_name("student of this study", name, names)
+    return [ref for ref in student_refs(study) if name in (None, ref.student)]
+
+
+def chosen(run: Opened, name: str | None) -> ModelRef:
+    """The network that stands for a student: the distilled seed with the best validation Dice.
+
+    Args:
+        run: A run folder.
+        name: A student, `teacher`, or None for the study's first student.
+
+    Raises:
+        UnknownNameError: The study has no such student.
+        RunError: A training is not finished.
+    """
+    if name == TEACHER.name:
+        return TEACHER
+    student = name or run.study.students[0].name
+    seeds = [ref for ref in students(run.study, student) if ref.arm == "distilled"]
+    return max(seeds, key=lambda ref: training_result(run, ref)["best_dice"])
+
+
+def is_current(run: Opened, name: str, file: Path) -> bool:
+    """Whether a file is the export of the network that stands for a student, with its contract."""
+    if not file.exists():
+        return False
+    try:
+        return deploy.load_model(file).contract == contract_of(run, chosen(run, name))
+    except ModelFileError:
+        return False
 
 
 @dataclass(frozen=True)

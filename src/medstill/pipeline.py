@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from medstill import deploy, evaluation, handover, scoring, stages, training
 from medstill import reporting as pages
 from medstill.config import Study
-from medstill.errors import ConfigError, unknown_name
-from medstill.refs import TEACHER, ModelRef, student_refs
-from medstill.runs import check_run, cores, open_run, read_study, write_json
+from medstill.errors import ConfigError
+from medstill.refs import TEACHER, student_refs
+from medstill.runs import check_run, cores, open_run, write_json
 from medstill.stages import Job, Perform, in_turn
 from medstill.volumes.layouts import find_dataset
 from medstill.volumes.preparation import resolve_preparation
@@ -68,7 +68,9 @@ def run(
     perform(jobs(study, data, out, resume=resume))
     evaluate(out, data)
     for student in study.students:
-        export(out, out / MODELS / f"{student.name}.onnx", student=student.name)
+        file = out / MODELS / f"{student.name}.onnx"
+        if not handover.is_current(stages.open_prepared(out), student.name, file):
+            export(out, file, student=student.name)
     return report(out)
 
 
@@ -157,9 +159,10 @@ def distill(
         Result of each training by name; see `stages.train`.
     """
     out = Path(out)
-    chosen = [ref for ref in _students(out, student) if ref.arm in arms]
+    opened = stages.open_prepared(out)
+    chosen = [ref for ref in handover.students(opened.study, student) if ref.arm in arms]
     if "distilled" in arms:
-        stages.training_result(stages.open_prepared(out), TEACHER)
+        stages.training_result(opened, TEACHER)
     return {ref.name: stages.train(out, ref, resume) for ref in chosen}
 
 
@@ -218,7 +221,7 @@ def export(out: AnyPath, file: AnyPath, *, student: str | None = None) -> Export
     if file.suffix != ".onnx":
         raise ConfigError(f"Expected a file name that ends in .onnx, got '{file}'. Rename it.")
     opened = stages.open_prepared(out)
-    ref = _chosen(opened, student)
+    ref = handover.chosen(opened, student)
     return deploy.export_onnx(
         stages.load_network(opened, ref),
         handover.contract_of(opened, ref),
@@ -258,7 +261,7 @@ def predict(
     if model.is_dir():
         opened = stages.open_prepared(model)
         training.set_threads(threads or cores())
-        loaded: Model = handover.model_of_run(opened, _chosen(opened, student))
+        loaded: Model = handover.model_of_run(opened, handover.chosen(opened, student))
     else:
         loaded = deploy.load_model(model, threads=threads)
     return deploy.predict_path(loaded, source, target, options, on_case=on_case)
@@ -273,17 +276,3 @@ def report(out: AnyPath) -> Path:
 def _draft(study: Study, dataset: Dataset) -> Preparation:
     """The preparation without a look at the images: the spacing plays no part in a check."""
     return resolve_preparation(dataset, study.data, [(1.0, 1.0, 1.0)])
-
-
-def _chosen(opened: stages.Opened, student: str | None) -> ModelRef:
-    if student == TEACHER.name:
-        return TEACHER
-    return handover.best_seed(opened, _students(opened.out, student))
-
-
-def _students(out: Path, student: str | None) -> list[ModelRef]:
-    study = read_study(out)
-    names = [one.name for one in study.students]
-    if student is not None and student not in names:
-        raise unknown_name("student of this study", student, names)
-    return [ref for ref in student_refs(study) if student in (None, ref.student)]

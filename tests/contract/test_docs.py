@@ -181,6 +181,15 @@ def test_the_drawn_house_is_the_one_that_is_checked():
     assert drawn.split("\n")[:-1] == [layer.replace("medstill.", "") for layer in layers]
 
 
+def test_the_results_page_is_what_the_results_say():
+    path = ROOT / "scripts" / "write_results.py"
+    spec = importlib.util.spec_from_file_location("write_results", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    written = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert written == script.page(), "write it anew: python scripts/write_results.py"
+
+
 @every_study
 def test_study_files_are_valid_and_their_names_known(path):
     check_study(load_study(path))

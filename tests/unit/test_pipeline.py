@@ -14,6 +14,7 @@ from medstill import deploy, handover, pipeline, scoring, stages, training
 from medstill.config import Study
 from medstill.errors import ConfigError, RunError, UnknownNameError
 from medstill.refs import TEACHER, ModelRef
+from medstill.studyfile import parse_study
 from medstill.volumes.io import read_image, read_label
 
 COMPACT = {"students": [{"name": "compact"}], "data": {"patch_size": [64, 64]}}
@@ -143,9 +144,8 @@ def test_the_file_the_folder_and_the_scores_agree(finished, tmp_path):
     run = stages.open_prepared(finished.out)
     case, student = run.split.test[0], finished.study.students[0].name
     scan = finished.data / "imagesTr" / f"{case}.nii.gz"
-    chosen = handover.best_seed(
-        run, [ModelRef("distilled", student, seed) for seed in finished.study.seeds]
-    )
+    chosen = handover.chosen(run, None)
+    assert handover.is_current(run, student, finished.out / "models" / f"{student}.onnx")
     masks = [chosen.folder(finished.out) / "test" / "predictions" / f"{case}.nii.gz"]
     models = (finished.out / "models" / f"{student}.onnx", finished.out)
     for index, model in enumerate(models):
@@ -211,8 +211,16 @@ def test_the_best_seed_is_chosen_on_validation_among_the_distilled(monkeypatch):
         ModelRef("distilled", "compact", 2): 0.6,
         ModelRef("distilled", "unet-s1", 0): 0.9,
     }
+    study = parse_study(
+        {"name": "x", "seeds": [0, 1, 2], "students": [{"name": "compact"}, {"name": "unet-s1"}]}
+    )
+    dice |= {ModelRef("distilled", "unet-s1", seed): 0.9 for seed in (1, 2)}
     monkeypatch.setattr(handover, "training_result", lambda _, ref: {"best_dice": dice[ref]})
-    assert handover.best_seed(None, list(dice)) == ModelRef("distilled", "compact", 1)
+    run = SimpleNamespace(study=study)
+    assert handover.chosen(run, None) == ModelRef("distilled", "compact", 1)
+    assert handover.chosen(run, "teacher") == TEACHER
+    with pytest.raises(UnknownNameError, match="Did you mean 'compact'"):
+        handover.chosen(run, "compakt")
 
 
 def test_the_estimate_times_every_kind_of_training(tiny, tiny_with):
