@@ -120,9 +120,8 @@ def _gains(comparison: dict[str, Any]) -> list[str]:
     digits = {key: places for key, _, places in METRICS}
     for gain in comparison["gains"]:
         found, up = gain["comparison"], gain["higher_is_better"]
-        better, worse = (
-            (found["higher"], found["lower"]) if up else (found["lower"], found["higher"])
-        )
+        higher, lower = found["higher"], found["lower"]
+        better, worse = (higher, lower) if up else (lower, higher)
         lines.append(
             f"| {gain['student']} {gain['control']} | {gain['metric']} | "
             f"{_interval(found['difference'], digits[gain['metric']], sign=True)} | "
