@@ -113,7 +113,8 @@ def _models(result: dict[str, Any]) -> list[str]:
 
 def _gains(comparison: dict[str, Any]) -> list[str]:
     lines = [
-        f"| distilled minus | metric | difference ({comparison['confidence']:.0%}) | better / worse "
+        "| distilled minus | metric | difference "
+        f"({comparison['confidence']:.0%}) | better / worse "
         "| p | p (Holm) | verdict |",
         "|---|---|---:|---:|---:|---:|---|",
     ]
