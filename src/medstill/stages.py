@@ -102,7 +102,9 @@ def train(out: Path, ref: ModelRef, resume: bool = True) -> dict[str, Any]:
             "collapsed": list(result.collapsed),
             "weights": training.weights_hash(load_network(run, ref, finished=False)),
             "facts": training.network_facts(
-                network_config(run.study, ref), run.prepared.preparation
+                network_config(run.study, ref),
+                run.prepared.preparation,
+                reconstruction=ref == TEACHER and run.study.teacher.reconstruction.weight > 0,
             ),
         }
     )
