@@ -149,12 +149,12 @@ def reconstruction_quality(run: Opened) -> list[dict[str, Any]]:
 
 def paint_gallery(run: Opened, data: Path) -> None:
     """Keep one slice of each test case for the report's overlays: the one with most foreground."""
+    pages = {name: run.out / GALLERY / f"{name}.npz" for name in run.split.test}
+    if all(path.exists() for path in pages.values()):
+        return
     for case, image, truth in test_cases(run, data):
-        path = run.out / GALLERY / f"{case.id}.npz"
-        if path.exists():
-            continue
         picture = picture_of(image, truth, run.prepared.preparation)
-        with atomic(path) as draft:
+        with atomic(pages[case.id]) as draft:
             np.savez_compressed(draft, allow_pickle=False, **picture)
 
 

@@ -59,6 +59,7 @@ def test_folders_that_do_not_exist_yet_are_waited_for(tmp_path):
     with watch(tmp_path / "run", screen):
         report(tmp_path / "run" / "teacher", rate=0.0)
         until(lambda: "teacher" in shown(screen))
+    assert "teacher" in shown(screen)
 
 
 def test_a_bar_goes_with_its_training_and_damage_is_overlooked(tmp_path):
@@ -101,6 +102,7 @@ def test_a_tree_that_changes_under_the_walk_is_walked_again(tmp_path, monkeypatc
     screen = console(terminal=True)
     with watch(tmp_path, screen):
         until(lambda: "teacher" in shown(screen))
+    assert len(calls) > 1
 
 
 def test_the_view_ends_with_an_error_in_the_block(tmp_path):

@@ -97,6 +97,7 @@ def test_what_needs_itself_cannot_start(tmp_path):
 
 def test_no_jobs_are_done_at_once(tmp_path):
     side_by_side(tmp_path)([])
+    assert not (tmp_path / "order.txt").exists()
 
 
 def test_a_failure_is_told_while_others_run_and_ends_what_waits(tmp_path):
