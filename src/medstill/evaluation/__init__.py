@@ -9,6 +9,7 @@ from medstill.lazy import lazy_names
 if TYPE_CHECKING:
     from medstill.evaluation.comparison import Entry, Summary, summarise
     from medstill.evaluation.folders import score_folders
+    from medstill.evaluation.grid import GridEntry, GridGain, GridRow, GridSummary, Level
     from medstill.evaluation.image_quality import psnr, ssim
     from medstill.evaluation.overlap import dice_by_class, mean_by_class
     from medstill.evaluation.postprocess import largest_components
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 __all__ = [
     "CaseScore",
     "Entry",
+    "GridEntry",
+    "GridGain",
+    "GridRow",
+    "GridSummary",
+    "Level",
     "ModelScores",
     "Summary",
     "bootstrap_interval",
@@ -42,6 +48,7 @@ __all__ = [
 _HOMES = {
     "comparison": ("Entry", "Summary", "summarise"),
     "folders": ("score_folders",),
+    "grid": ("GridEntry", "GridGain", "GridRow", "GridSummary", "Level"),
     "image_quality": ("psnr", "ssim"),
     "overlap": ("dice_by_class", "mean_by_class"),
     "postprocess": ("largest_components",),

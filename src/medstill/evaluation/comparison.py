@@ -32,8 +32,16 @@ from medstill.evaluation.statistics import (
 )
 from medstill.runs import read_json, write_json
 
-Arm = Literal["teacher", "control", "distilled", "control+largest-component"]
-CONTROLS: tuple[Arm, ...] = ("control", "control+largest-component")
+Arm = Literal[
+    "teacher", "control", "distilled", "control+largest-component", "all-labels", "pseudo-labels"
+]
+CONTROLS: tuple[Arm, ...] = (
+    "control",
+    "control+largest-component",
+    "all-labels",
+    "pseudo-labels",
+)
+"""What the distilled arm is compared with, where it exists; `all-labels` saw more labels."""
 TESTED: tuple[Metric, ...] = ("dice", "hd95_mm")
 """Metrics whose gain is tested; every further test would cost power in Holm's adjustment."""
 
