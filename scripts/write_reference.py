@@ -28,6 +28,7 @@ NOTE = "<!-- Written by scripts/write_reference.py: change the code, not this pa
 NAMES = {
     ("IntensityConfig", "kind"): ("auto", *INTENSITIES),
     ("NetworkConfig", "name"): (*NETWORKS, "a MONAI network"),
+    ("StudentConfig", "name"): (*NETWORKS, "a MONAI network"),
     ("FeatureTermConfig", "loss"): tuple(FEATURE_LOSSES),
     ("MapTermConfig", "loss"): tuple(MAP_LOSSES),
 }
@@ -71,10 +72,12 @@ PAGES = {"study-file.md": study_file, "commands.md": commands}
 
 
 def docstrings(record: str) -> dict[str, str]:
-    """Key -> the text below it in the source of a record of `config`."""
+    """Key -> the text below it in the source of a record of `config`, or of one it extends."""
+    bases = [one.__name__ for one in getattr(config, record).__bases__ if one is not Record]
+    inherited = {key: text for base in bases for key, text in docstrings(base).items()}
     tree = ast.parse(inspect.getsource(config))
     body = next(n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == record)
-    found = {}
+    found = inherited
     for node, after in zip(body, [*body[1:], None], strict=True):
         text = after.value if isinstance(after, ast.Expr) else None
         if isinstance(node, ast.AnnAssign) and isinstance(text, ast.Constant):

@@ -124,6 +124,21 @@ class NetworkConfig(Record):
     """Further arguments of a MONAI network."""
 
 
+class StudentConfig(NetworkConfig):
+    """A student: a network, and what is its own beside the common recipe."""
+
+    alias: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Its name in folders, tables and exports; it tells two students of one network apart."""
+    reconstruction_weight: NonNegativeFloat = 0.0
+    """Of a second task, in control and distilled alike; it needs a network with a second decoder,
+    which is left out of everything after training."""
+
+    @property
+    def called(self) -> str:
+        """What the study calls this student: its alias, or its network's name."""
+        return self.alias or self.name
+
+
 class AugmentationConfig(Record):
     """Random changes of a training sample; each probability is per sample, 0 switches it off."""
 
@@ -310,8 +325,8 @@ class Study(Record):
     """How patients are divided."""
     teacher: TeacherConfig = TeacherConfig()
     """The large network."""
-    students: tuple[NetworkConfig, ...] = Field(
-        default=(NetworkConfig(name="compact"),), min_length=1
+    students: tuple[StudentConfig, ...] = Field(
+        default=(StudentConfig(name="compact"),), min_length=1
     )
     """Every one is trained twice for each seed: as control and distilled."""
     label_fraction: float = Field(default=0.5, gt=0.0, le=1.0)
@@ -329,9 +344,11 @@ class Study(Record):
     def _nothing_twice(self) -> Self:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds has a number twice: {list(self.seeds)}")
-        names = [student.name for student in self.students]
+        names = [student.called for student in self.students]
         if len(set(names)) != len(names):
-            raise ValueError(f"students has a network twice: {names}")
+            raise ValueError(f"students has a name twice: {names}; give one of them an alias")
+        if "teacher" in names:
+            raise ValueError("students has one called 'teacher', as the teacher is: rename it")
         return self
 
 

@@ -24,7 +24,7 @@ def students(study: Study, name: str | None) -> list[ModelRef]:
     Raises:
         UnknownNameError: The study has no such student.
     """
-    names = [one.name for one in study.students]
+    names = [one.called for one in study.students]
     if name is not None and name not in names:
         raise unknown_name("student of this study", name, names)
     return [ref for ref in student_refs(study) if name in (None, ref.student)]
@@ -43,7 +43,7 @@ def chosen(run: Opened, name: str | None) -> ModelRef:
     """
     if name == TEACHER.name:
         return TEACHER
-    student = name or run.study.students[0].name
+    student = name or run.study.students[0].called
     seeds = [ref for ref in students(run.study, student) if ref.arm == "distilled"]
     return max(seeds, key=lambda ref: training_result(run, ref)["best_dice"])
 

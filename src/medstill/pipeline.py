@@ -68,9 +68,9 @@ def run(
     perform(jobs(study, data, out, resume=resume))
     evaluate(out, data)
     for student in study.students:
-        file = out / MODELS / f"{student.name}.onnx"
-        if not handover.is_current(stages.open_prepared(out), student.name, file):
-            export(out, file, student=student.name)
+        file = out / MODELS / f"{student.called}.onnx"
+        if not handover.is_current(stages.open_prepared(out), student.called, file):
+            export(out, file, student=student.called)
     return report(out)
 
 

@@ -35,7 +35,7 @@ TEACHER = ModelRef("teacher")
 def student_refs(study: Study) -> tuple[ModelRef, ...]:
     """Every student of a study: each network, control and distilled, each seed."""
     return tuple(
-        ModelRef(arm, student.name, seed)
+        ModelRef(arm, student.called, seed)
         for student in study.students
         for arm in ("control", "distilled")
         for seed in study.seeds

@@ -16,7 +16,6 @@ from medstill.runs import Stage, atomic, read_json, write_json
 from medstill.stages import (
     Opened,
     load_network,
-    network_config,
     open_prepared,
     training_key,
     training_result,
@@ -96,7 +95,7 @@ def entries(run: Opened, ref: ModelRef) -> tuple[evaluation.Entry, ...]:
         arms["control+largest-component"] = FILTERED_SCORES_FILE
     return tuple(
         evaluation.Entry(
-            student=network_config(run.study, ref).name,
+            student=ref.student or run.study.teacher.network.name,
             arm=arm,
             seed=ref.seed,
             scores=evaluation.load_scores(folder / TEST / name),
@@ -169,9 +168,11 @@ def scoring_key(run: Opened, ref: ModelRef) -> dict[str, Any]:
 
 
 def results(out: Path) -> tuple[evaluation.Summary, dict[str, Any]]:
-    """The comparison of an evaluated run, and the facts of its networks by name."""
+    """The comparison of an evaluated run, and the facts of its networks.
+
+    The facts stand under the student's name, the teacher's under `teacher`.
+    """
     opened = open_prepared(out)
     summary = evaluation.Summary.model_validate(read_json(out / COMPARISON_FILE))
-    facts = [training_result(opened, ref)["facts"] for ref in student_refs(opened.study)]
-    facts.append(training_result(opened, TEACHER)["facts"])
-    return summary, {fact["name"]: fact for fact in facts}
+    refs = (TEACHER, *student_refs(opened.study))
+    return summary, {ref.student or ref.arm: training_result(opened, ref)["facts"] for ref in refs}

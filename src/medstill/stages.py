@@ -133,12 +133,10 @@ def load_network(run: Opened, ref: ModelRef, *, finished: bool = True) -> Any:
     """
     if finished:
         training_result(run, ref)
-    preparation = run.prepared.preparation
+    preparation, folder = run.prepared.preparation, ref.folder(run.out)
     if ref == TEACHER:
-        network = training.build_teacher(run.study, preparation)
-    else:
-        network = training.build_network(network_config(run.study, ref), preparation)
-    return training.load_weights(network, ref.folder(run.out))
+        return training.load_weights(training.build_teacher(run.study, preparation), folder)
+    return training.load_student(run.study, ref, preparation, folder)
 
 
 def network_config(study: Study, ref: ModelRef) -> NetworkConfig:

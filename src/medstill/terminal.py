@@ -117,7 +117,7 @@ def show_summary(out: Console, summary: Summary, facts: Mapping[str, Any] | None
     Args:
         out: Where to print.
         summary: Scores and comparisons.
-        facts: Network name -> its facts, for the column of parameters.
+        facts: Student, or `teacher` -> its facts, for the column of parameters.
     """
     percent = f"{summary.confidence:.0%}"
     table = _table(
@@ -212,7 +212,8 @@ def _table(first: str, *others: str) -> Table:
 
 
 def _model_row(model: ModelSummary, facts: Mapping[str, Any]) -> tuple[str, ...]:
-    parameters = facts.get(model.student, {}).get("parameters")
+    known = facts.get("teacher" if model.arm == "teacher" else model.student, {})
+    parameters = known.get("parameters")
     return (
         _model_name(model),
         "-" if parameters is None else f"{parameters:,}",

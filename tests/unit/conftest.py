@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medstill.config import EvaluationConfig, NetworkConfig, SplitConfig, Study
+from medstill.config import EvaluationConfig, SplitConfig, StudentConfig, Study
 from medstill.evaluation.comparison import Entry, summarise
 from medstill.evaluation.scores import CaseScore, ModelScores, save_scores, score_case
 from medstill.refs import TEACHER, ModelRef, student_refs
@@ -46,7 +46,7 @@ class FakeRun:
         self.study = Study(
             name="fake-study",
             seeds=seeds,
-            students=tuple(NetworkConfig(name=name) for name in students),
+            students=tuple(StudentConfig(name=name) for name in students),
             split=SplitConfig(kind="fractions"),
             evaluation=EvaluationConfig(resamples=99),
         )

@@ -71,8 +71,14 @@ def test_a_fold_that_does_not_exist_is_refused():
         ({"students": []}, "at least 1 item"),
         (
             {"students": [{"name": "compact"}, {"name": "compact", "width": 2}]},
-            "students has a network twice",
+            r"students has a name twice: \[.*\]; give one of them an alias",
         ),
+        (
+            {"students": [{"name": "compact"}, {"name": "unet-s1", "alias": "compact"}]},
+            r"students has a name twice: \['compact', 'compact'\]",
+        ),
+        ({"students": [{"name": "compact", "alias": "teacher"}]}, "called 'teacher'"),
+        ({"students": [{"name": "compact", "alias": "../up"}]}, "should match pattern"),
         ({"label_fraction": 0.0}, "greater than 0"),
         ({"label_fraction": 1.5}, "less than or equal to 1"),
     ],

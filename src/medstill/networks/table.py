@@ -145,5 +145,6 @@ def _check(request: Request) -> None:
         able = ", ".join(key for key, entry in NETWORKS.items() if entry.reconstructs)
         raise ConfigError(
             f"A reconstruction decoder exists for {able}, but the network is '{name}'. "
-            "Choose one of them or set reconstruction.weight to 0."
+            "Choose one of them, or set teacher.reconstruction.weight or the student's "
+            "reconstruction_weight to 0."
         )

@@ -47,7 +47,7 @@ def paired_charts(run: Run) -> tuple[Group, ...]:
     """For each student: control to distilled, patient by patient, mean over seeds."""
     groups = []
     for student in run.study.students:
-        rows = [run.summary.model(student.name, arm) for arm in ("control", "distilled")]
+        rows = [run.summary.model(student.called, arm) for arm in ("control", "distilled")]
         if rows[0] is None or rows[1] is None:
             continue
         charts = []
@@ -60,7 +60,7 @@ def paired_charts(run: Run) -> tuple[Group, ...]:
             fell = sum(distilled[p] < control[p] for p in both)
             name = wording.METRIC_NAMES[metric]
             alt = (
-                f"{student.name}: {name} of each test patient, control and distilled; higher for "
+                f"{student.called}: {name} of each test patient, control and distilled; higher for "
                 f"{rose}, lower for {fell} of {wording.plural(len(both), 'patient')}"
             )
             charts.append(
@@ -68,14 +68,14 @@ def paired_charts(run: Run) -> tuple[Group, ...]:
                     name, _safe(paired_chart(control, distilled, alt=alt, higher_is_better=higher))
                 )
             )
-        groups.append(Group(student.name, ("control", "distilled"), tuple(charts)))
+        groups.append(Group(student.called, ("control", "distilled"), tuple(charts)))
     return tuple(groups)
 
 
 def history_charts(run: Run) -> tuple[Group, ...]:
     """For each network: validation Dice, then every loss term by name."""
     groups = []
-    for name in ("", *(student.name for student in run.study.students)):
+    for name in ("", *(student.called for student in run.study.students)):
         trainings = [(ref.arm, t) for ref, t in run.trainings.items() if ref.student == name]
         title = name or f"teacher ({trainings[0][1].facts.name})"
         terms = sorted({term for _, t in trainings for c in t.history for term in c.losses})

@@ -63,9 +63,11 @@ def galleries(run: Run) -> tuple[Gallery, ...]:
         for rank, case in ranked(run):
             slice_ = slices[case]
             if slice_ is not None:
-                refs = {arm: ModelRef(arm, student.name, seed) for arm in ("control", "distilled")}
+                refs = {
+                    arm: ModelRef(arm, student.called, seed) for arm in ("control", "distilled")
+                }
                 rows.append(_row(run, rank, case, slice_, {"teacher": TEACHER, **refs}, shown))
-        found.append(Gallery(student.name, seed, tuple(rows)))
+        found.append(Gallery(student.called, seed, tuple(rows)))
     return tuple(gallery for gallery in found if gallery.rows)
 
 
@@ -74,7 +76,7 @@ def ranked(run: Run) -> tuple[tuple[str, str], ...]:
 
     Fewer than three when there are fewer patients.
     """
-    row = run.summary.model(run.study.students[0].name, "distilled")
+    row = run.summary.model(run.study.students[0].called, "distilled")
     values = row.patients.get("dice", {}) if row is not None else {}
     order = sorted(values, key=lambda patient: (-values[patient], patient))
     if not order:

@@ -123,8 +123,8 @@ def _collapsed(run: Run) -> list[str]:
 def _training_of(run: Run, row: ModelRow) -> Training:
     if row.arm == "teacher":
         return facts_of(run)
-    network = next(student for student in run.study.students if student.name == row.student)
-    return facts_of(run, network)
+    student = next(one for one in run.study.students if one.called == row.student)
+    return facts_of(run, student)
 
 
 def _model(run: Run, row: ModelRow) -> dict[str, Any]:
@@ -148,13 +148,13 @@ def _class_tables(run: Run) -> list[dict[str, Any]]:
     teacher = next((row for row in summary.models if row.arm == "teacher"), None)
     tables = []
     for student in run.study.students:
-        arms = [summary.model(student.name, arm) for arm in ("control", "distilled")]
+        arms = [summary.model(student.called, arm) for arm in ("control", "distilled")]
         models = [row for row in (teacher, *arms) if row is not None]
         classes = [
             (name, [next(c for c in row.classes if c.class_name == name) for row in models])
             for name in summary.class_names
         ]
-        tables.append({"student": student.name, "models": models, "classes": classes})
+        tables.append({"student": student.called, "models": models, "classes": classes})
     return tables if len(summary.class_names) > 1 else []
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from medstill.config import NetworkConfig, Study
+from medstill.config import StudentConfig, Study
 from medstill.errors import RunError
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.reporting.records import (
@@ -149,11 +149,11 @@ def read_case_scores(run: Run, ref: ModelRef) -> dict[str, ScoredCase]:
     return {case.case: case for case in scores.cases}
 
 
-def facts_of(run: Run, network: NetworkConfig | None = None) -> Training:
-    """A training of a network of the study, for what all its seeds share; None is the teacher."""
-    if network is None:
+def facts_of(run: Run, student: StudentConfig | None = None) -> Training:
+    """A training of a student of the study, for what all its seeds share; None is the teacher."""
+    if student is None:
         return run.trainings[TEACHER]
-    return next(found for ref, found in run.trainings.items() if ref.student == network.name)
+    return next(found for ref, found in run.trainings.items() if ref.student == student.called)
 
 
 def _training(folder: Path, ref: ModelRef) -> Training:

@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from medstill.config import NetworkConfig, Study, content_hash
+from medstill.config import NetworkConfig, StudentConfig, Study, content_hash
 from medstill.losses import Objective, SegmentationLoss
-from medstill.networks import build
+from medstill.networks import build, without_reconstruction
 from medstill.networks.taps import preset_layer, tap_channels
 from medstill.refs import TEACHER, ModelRef
 from medstill.training import checkpoint
@@ -74,6 +74,22 @@ def build_teacher(study: Study, preparation: Preparation) -> nn.Module:
     )
 
 
+def build_student(student: StudentConfig, preparation: Preparation, seed: int) -> nn.Module:
+    """An untrained student, with a second decoder where it has a second task."""
+    second = student.reconstruction_weight > 0
+    return build_network(student, preparation, seed=seed, reconstruction=second)
+
+
+def load_student(study: Study, ref: ModelRef, preparation: Preparation, folder: Path) -> nn.Module:
+    """A trained student in eval mode, without the decoder of its second task.
+
+    Raises:
+        RunError: The checkpoint is missing or damaged.
+    """
+    network = build_student(student_config(study, ref), preparation, ref.seed)
+    return without_reconstruction(load_weights(network, folder))
+
+
 def load_weights(network: nn.Module, folder: Path) -> nn.Module:
     """Load the chosen weights of a finished training into `network` and set it to eval mode.
 
@@ -101,7 +117,7 @@ def student_key(study: Study, ref: ModelRef, prepared_hash: str, split: Split) -
     key: dict[str, object] = {
         "stage": "student",
         "arm": ref.arm,
-        "student": student.model_dump(mode="json"),
+        "student": student.model_dump(mode="json", exclude={"alias"}),
         "seed": ref.seed,
         "training": study.training.model_dump(mode="json"),
         "prepared": prepared_hash,
@@ -152,20 +168,20 @@ def train_student(
     return fit(task, replace(plan, teacher=guide))
 
 
-def student_config(study: Study, ref: ModelRef) -> NetworkConfig:
+def student_config(study: Study, ref: ModelRef) -> StudentConfig:
     """The configuration of one student of a study."""
-    return next(student for student in study.students if student.name == ref.student)
+    return next(student for student in study.students if student.called == ref.student)
 
 
 def student_task(
     study: Study,
     preparation: Preparation,
-    student: NetworkConfig,
+    student: StudentConfig,
     seed: int,
     teacher: nn.Module | None,
 ) -> StudentTask:
     """An untrained student with its objective; the control with `teacher=None`."""
-    network = build_network(student, preparation, seed=seed)
+    network = build_student(student, preparation, seed)
     layers = tapped_layers(study, student) if teacher else {}
     return StudentTask(
         network,
@@ -175,6 +191,7 @@ def student_task(
         FrozenTeacher(teacher, {scale: pair.teacher for scale, pair in layers.items()})
         if teacher
         else None,
+        student.reconstruction_weight,
     )
 
 
@@ -186,7 +203,7 @@ class LayerPair:
     teacher: str
 
 
-def tapped_layers(study: Study, student: NetworkConfig) -> dict[str, LayerPair]:
+def tapped_layers(study: Study, student: StudentConfig) -> dict[str, LayerPair]:
     """Scale -> layers; presets where the study names none.
 
     Raises:

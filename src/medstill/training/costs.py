@@ -14,7 +14,7 @@ from medstill.losses import FEATURE_LOSSES, MAP_LOSSES, SegmentationLoss
 from medstill.networks import check_name, size_multiple
 from medstill.networks.taps import layer_names
 from medstill.training.assembly import (
-    build_network,
+    build_student,
     build_teacher,
     input_shape,
     student_task,
@@ -56,7 +56,7 @@ def check_networks(study: Study, preparation: Preparation) -> None:
     teacher = build_teacher(study, preparation)
     _check_size(study.teacher.network, teacher, study.data.patch_size)
     for student in study.students:
-        pupil = build_network(student, preparation)
+        pupil = build_student(student, preparation, study.seeds[0])
         _check_size(student, pupil, study.data.patch_size)
         for pair in tapped_layers(study, student).values():
             _check_layer(pupil, pair.student)
@@ -109,7 +109,7 @@ def estimate(study: Study, preparation: Preparation, workers: int) -> Estimate:
                 study.training,
                 study.training.batch_size + extra,
             )
-            step_s[f"{student.name} {arm}"] = task_s
+            step_s[f"{student.called} {arm}"] = task_s
             total_s += task_s * study.training.steps * len(study.seeds)
     return Estimate(
         step_s=step_s,

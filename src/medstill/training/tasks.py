@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from medstill.config import ReconstructionConfig
+from medstill.config import IGNORE, ReconstructionConfig
 from medstill.losses import Objective, SegmentationLoss, mask_blocks, reconstruction_loss
 from medstill.networks import run
 from medstill.networks.taps import Taps
@@ -108,30 +108,40 @@ class StudentTask(nn.Module):
         seed: int,
         layers: Mapping[str, str],
         teacher: FrozenTeacher | None,
+        reconstruction_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network
         self.objective = objective
         self.seed = seed
         self.layers = dict(layers)
+        self.reconstruction_weight = reconstruction_weight
         self._teacher: Callable[[Tensor], TeacherView] | None = teacher
         self._move_teacher = teacher.to if teacher else None
 
     def compute(self, image_BC: Tensor, label_B: Tensor, step: int) -> StepResult:
         """See `Task.compute`."""
         with Taps(self.network, self.layers) as taps:
-            logits_BC = run(self.network, image_BC).logits
+            output = run(self.network, image_BC)
             features = dict(taps.features)
         view = self._teacher(image_BC) if self._teacher else None
         terms = self.objective(
-            logits_BC,
+            output.logits,
             label_B,
             student_features=features,
             teacher_logits_BC=view.logits_BC if view else None,
             teacher_features=view.features if view else {},
             generator=torch_generator("loss", self.seed, step),
         )
-        return StepResult(self.objective.total(terms), terms)
+        total = self.objective.total(terms)
+        if self.reconstruction_weight and output.reconstruction is not None:
+            # Images that only a distilled student sees must not give it more of this task.
+            seen_B = (label_B != IGNORE).flatten(1).any(dim=1).to(image_BC.device)
+            terms["reconstruction"] = reconstruction_loss(
+                output.reconstruction[seen_B], image_BC[seen_B]
+            )
+            total = total + self.reconstruction_weight * terms["reconstruction"]
+        return StepResult(total, terms)
 
     def before_training(self, place: Place, batches: Iterable[Tensor] | None) -> None:
         """Move the teacher to the device and fit its embeddings where a loss needs them."""
