@@ -9,7 +9,8 @@ from medstill.lazy import lazy_names
 if TYPE_CHECKING:
     from medstill.evaluation.comparison import Entry, Summary, summarise
     from medstill.evaluation.folders import score_folders
-    from medstill.evaluation.grid import GridEntry, GridGain, GridRow, GridSummary, Level
+    from medstill.evaluation.grid import compare_rows, summarise_grid
+    from medstill.evaluation.gridrecords import GridEntry, GridGain, GridRow, GridSummary, Level
     from medstill.evaluation.image_quality import psnr, ssim
     from medstill.evaluation.overlap import dice_by_class, mean_by_class
     from medstill.evaluation.postprocess import largest_components
@@ -33,6 +34,7 @@ __all__ = [
     "ModelScores",
     "Summary",
     "bootstrap_interval",
+    "compare_rows",
     "dice_by_class",
     "largest_components",
     "load_scores",
@@ -43,12 +45,14 @@ __all__ = [
     "score_folders",
     "ssim",
     "summarise",
+    "summarise_grid",
 ]
 
 _HOMES = {
     "comparison": ("Entry", "Summary", "summarise"),
     "folders": ("score_folders",),
-    "grid": ("GridEntry", "GridGain", "GridRow", "GridSummary", "Level"),
+    "grid": ("compare_rows", "summarise_grid"),
+    "gridrecords": ("GridEntry", "GridGain", "GridRow", "GridSummary", "Level"),
     "image_quality": ("psnr", "ssim"),
     "overlap": ("dice_by_class", "mean_by_class"),
     "postprocess": ("largest_components",),

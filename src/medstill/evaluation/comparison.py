@@ -6,7 +6,7 @@ seeds; intervals and tests then run over patients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -35,12 +35,7 @@ from medstill.runs import read_json, write_json
 Arm = Literal[
     "teacher", "control", "distilled", "control+largest-component", "all-labels", "pseudo-labels"
 ]
-CONTROLS: tuple[Arm, ...] = (
-    "control",
-    "control+largest-component",
-    "all-labels",
-    "pseudo-labels",
-)
+CONTROLS: tuple[Arm, ...] = ("control", "control+largest-component", "all-labels", "pseudo-labels")
 """What the distilled arm is compared with, where it exists; `all-labels` saw more labels."""
 TESTED: tuple[Metric, ...] = ("dice", "hd95_mm")
 """Metrics whose gain is tested; every further test would cost power in Holm's adjustment."""
@@ -147,7 +142,7 @@ def summarise(entries: Sequence[Entry], config: EvaluationConfig) -> Summary:
         nsd_tolerance_mm=tolerances[0],
         confidence=config.confidence,
         resamples=config.resamples,
-        models=tuple(_model(group, config) for group in groups.values()),
+        models=tuple(model_summary(group, config) for group in groups.values()),
         gains=gains,
         comparisons=len(gains),
     )
@@ -174,6 +169,47 @@ def load_summary(path: Path) -> Summary:
         ) from error
 
 
+def model_summary(group: Sequence[Entry], config: EvaluationConfig) -> ModelSummary:
+    """Summarise one arm of a student; `group` holds one entry per seed."""
+    patients = {metric: patient_means(group, metric) for metric in METRICS}
+    names = group[0].scores.class_names
+    return ModelSummary(
+        student=group[0].student,
+        arm=group[0].arm,
+        seeds=tuple(entry.seed for entry in group),
+        n_patients=len(patients["dice"]),
+        intervals=_intervals(patients, config),
+        classes=tuple(_class(group, name, config) for name in names),
+        counts=_counts(group),
+        mean_by_seed={m: tuple(entry.scores.summary(m) for entry in group) for m in METRICS},
+        patients=patients,
+    )
+
+
+def patient_means(group: Sequence[Entry], metric: Metric) -> dict[str, float]:
+    """Patient -> mean over classes, cases and seeds; `group` holds one entry per seed."""
+    return mean_over_seeds([entry.scores.per_patient_mean(metric) for entry in group])
+
+
+def compare_patients(
+    ours: Mapping[str, float], theirs: Mapping[str, float], config: EvaluationConfig
+) -> tuple[Comparison, tuple[str, ...]]:
+    """Compare two models on the patients that both have a score for, and name the others.
+
+    Raises:
+        DataError: There is no such patient.
+    """
+    both = ours.keys() & theirs.keys()
+    comparison = paired_comparison(
+        {p: ours[p] for p in both},
+        {p: theirs[p] for p in both},
+        confidence=config.confidence,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    return comparison, tuple(sorted(ours.keys() ^ theirs.keys()))
+
+
 def _groups(entries: Sequence[Entry]) -> dict[tuple[str, Arm], list[Entry]]:
     groups: dict[tuple[str, Arm], list[Entry]] = {}
     for entry in entries:
@@ -189,37 +225,15 @@ def _groups(entries: Sequence[Entry]) -> dict[tuple[str, Arm], list[Entry]]:
     return groups
 
 
-def _model(group: Sequence[Entry], config: EvaluationConfig) -> ModelSummary:
-    patients = {metric: _patients(group, metric) for metric in METRICS}
-    names = group[0].scores.class_names
-    return ModelSummary(
-        student=group[0].student,
-        arm=group[0].arm,
-        seeds=tuple(entry.seed for entry in group),
-        n_patients=len(patients["dice"]),
-        intervals=_intervals(patients, config),
-        classes=tuple(_class(group, name, config) for name in names),
-        counts=_counts(group),
-        mean_by_seed={m: tuple(entry.scores.summary(m) for entry in group) for m in METRICS},
-        patients=patients,
-    )
-
-
 def _class(group: Sequence[Entry], name: str, config: EvaluationConfig) -> ClassSummary:
-    patients = {
-        metric: mean_over_seeds([entry.scores.per_patient(name, metric) for entry in group])
-        for metric in METRICS
-    }
+    scores = [entry.scores for entry in group]
+    patients = {m: mean_over_seeds([s.per_patient(name, m) for s in scores]) for m in METRICS}
     return ClassSummary(
         class_name=name,
         intervals=_intervals(patients, config),
         counts=_counts(group, name),
         collapsed_seeds=tuple(entry.seed for entry in group if name in entry.collapsed),
     )
-
-
-def _patients(group: Sequence[Entry], metric: Metric) -> dict[str, float]:
-    return mean_over_seeds([entry.scores.per_patient_mean(metric) for entry in group])
 
 
 def _intervals(
@@ -276,18 +290,10 @@ def _compare(
             f"'{treated[0].student}': the distilled arm has the seeds {list(seeds[0])}, but "
             f"{control[0].arm} has {list(seeds[1])}. Train both arms with the same seeds."
         )
-    ours, theirs = _patients(treated, metric), _patients(control, metric)
-    both = ours.keys() & theirs.keys()
-    if not both:
+    ours, theirs = patient_means(treated, metric), patient_means(control, metric)
+    if not ours.keys() & theirs.keys():
         raise DataError(
             f"'{treated[0].student}': no test patient has a score in both the distilled arm and "
             f"{control[0].arm}. Do the true masks of the test patients hold any class?"
         )
-    comparison = paired_comparison(
-        {p: ours[p] for p in both},
-        {p: theirs[p] for p in both},
-        confidence=config.confidence,
-        resamples=config.resamples,
-        seed=config.seed,
-    )
-    return comparison, tuple(sorted(ours.keys() ^ theirs.keys()))
+    return compare_patients(ours, theirs, config)

@@ -6,96 +6,183 @@ once, so that a row pooled over them speaks for all patients of the data set.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
-from medstill.config import Record
-from medstill.evaluation.comparison import Arm, Entry, ModelSummary
-from medstill.evaluation.scores import Metric
-from medstill.evaluation.statistics import Comparison, Verdict
+from medstill.config import EvaluationConfig
+from medstill.errors import DataError
+from medstill.evaluation.comparison import Arm, model_summary
+from medstill.evaluation.gains import gains_of, pairs_of_rows, pairs_with_controls
+from medstill.evaluation.gridrecords import GridEntry, GridGain, GridRow, GridSummary, Level
+from medstill.evaluation.pooling import Group, Row, Table, Unit, pool, tabulate
 
-Source = Literal["patient", "fold", "seed", "rest"]
-
-
-class GridEntry(Record):
-    """One trained network of a grid on its test patients."""
-
-    point: str
-    """Name of the run, such as `fold-0_loss-kl`."""
-    values: dict[str, str]
-    """Axis -> value of that run."""
-    entry: Entry
-
-
-class Level(Record):
-    """A gain in one pooled unit alone: in one fold, or with one seed (the mixed view)."""
-
-    axis: str
-    """A pooled axis, or `seed` for the seeds of the runs."""
-    value: str
-    n: int
-    """Patients."""
-    difference: float
+__all__ = [
+    "GridEntry",
+    "GridGain",
+    "GridRow",
+    "GridSummary",
+    "Level",
+    "compare_rows",
+    "summarise_grid",
+]
 
 
-class GridGain(Record):
-    """What one arm changed against another, pooled; differences are `arm` minus `control`."""
+def summarise_grid(
+    name: str,
+    axes: Mapping[str, Sequence[str]],
+    pooled: Sequence[str],
+    entries: Sequence[GridEntry],
+    config: EvaluationConfig,
+    *,
+    missing: Sequence[str] = (),
+    against: Mapping[str, str] | None = None,
+) -> GridSummary:
+    """Summarise a grid, whole or in part.
 
-    row: str
-    """Name of the `GridRow` whose arm is compared."""
-    student: str
-    arm: Arm
-    """`distilled`, but where whole rows are compared."""
-    control: Arm
-    control_row: str
-    """Row of the control: `row` itself, but where whole rows are compared."""
-    metric: Metric
-    higher_is_better: bool
-    comparison: Comparison
-    p_holm: float
-    verdict: Verdict
-    detectable: float | None
-    """Smallest true difference that a test at this n would find with 80 % power; None where fewer
-    than two patients, or equal differences, leave it unknown."""
-    levels: tuple[Level, ...]
-    spread: dict[Source, float]
-    """Source of variation -> standard deviation of the difference that it makes; see `spread`."""
-    unpaired: tuple[str, ...]
-    """Patients that one side has no score for."""
-    unmatched: tuple[str, ...]
-    """Units, such as `fold 2, seed 1`, that one side lacks: they are left out of both sides."""
+    Args:
+        name: Of the grid.
+        axes: Axis -> values, in the order in which rows are shown.
+        pooled: Axes whose runs are one row together, such as `fold`.
+        entries: One per run, student, arm and seed, in any order.
+        config: Confidence, resamples and seed of the statistics.
+        missing: Points without scores, for the record.
+        against: Compare the distilled arm of every row with that of the row of these values too.
+
+    Returns:
+        Rows and gains in the order of the axes, students by name.
+
+    Raises:
+        DataError: No entries, one network twice, different classes or tolerances, or `against`
+            names no row.
+        MissingExtraError: scipy is not installed.
+    """
+    _check_alike(entries)
+    table = _sorted(tabulate(((e.values, e.entry) for e in entries), pooled), axes)
+    pairs = [pair for row in table for pair in pairs_with_controls(row, table)]
+    if against is not None:
+        pairs += pairs_of_rows(table, {}, against, ("distilled", "distilled"))
+    gains = gains_of(pairs, config)
+    scores = entries[0].entry.scores
+    return GridSummary(
+        name=name,
+        axes={axis: tuple(values) for axis, values in axes.items()},
+        pooled=tuple(pooled),
+        class_names=scores.class_names,
+        nsd_tolerance_mm=scores.nsd_tolerance_mm,
+        confidence=config.confidence,
+        resamples=config.resamples,
+        rows=tuple(_row(row, arms, config) for row, arms in table.items()),
+        gains=gains,
+        comparisons=len(gains),
+        missing=tuple(missing),
+        notes=tuple(_notes(table)),
+    )
 
 
-class GridRow(Record):
-    """One line of the main table."""
+def compare_rows(
+    entries: Sequence[GridEntry],
+    pooled: Sequence[str],
+    row: Mapping[str, str],
+    other: Mapping[str, str],
+    config: EvaluationConfig,
+    *,
+    arms: tuple[Arm, Arm] = ("distilled", "distilled"),
+) -> tuple[GridGain, ...]:
+    """Compare rows of a grid with others, such as one recipe with another.
 
-    name: str
-    """Such as `loss-kl compact`: the axes that are not pooled, and the student."""
-    values: dict[str, str]
-    """Axis -> value, of the axes that are not pooled."""
-    student: str
-    models: tuple[ModelSummary, ...]
-    """The teacher and every arm, pooled over folds and seeds."""
-    collapsed: tuple[str, ...]
-    """Networks in which a class died, such as `distilled, fold 1, seed 0: spleen`."""
+    Args:
+        entries: As for `summarise_grid`.
+        pooled: As there.
+        row: Axis -> value of the rows to compare; axes that it does not name are all compared.
+        other: Axis -> value in which the rows that they are compared with differ from them.
+        config: Of the statistics.
+        arms: The arm of `row` and that of `other`.
+
+    Returns:
+        Differences `row` minus `other` for every student; Holm's adjustment is over them alone.
+
+    Raises:
+        DataError: There is no such pair of rows.
+    """
+    _check_alike(entries)
+    table = tabulate(((e.values, e.entry) for e in entries), pooled)
+    return gains_of(pairs_of_rows(table, row, other, arms), config)
 
 
-class GridSummary(Record):
-    """All that the tables and the page of a grid need."""
+def _row(row: Row, arms: Mapping[Arm, Group], config: EvaluationConfig) -> GridRow:
+    order = [arm for arm in get_args(Arm) if arm in arms]
+    return GridRow(
+        name=row.name,
+        values=dict(row.values),
+        student=row.student,
+        models=tuple(model_summary(pool(arms[arm]), config) for arm in order),
+        collapsed=tuple(
+            f"{arm}, {unit}: {', '.join(entry.collapsed)}"
+            for arm in order
+            for unit, entry in sorted(arms[arm].items())
+            if entry.collapsed
+        ),
+    )
 
-    name: str
-    axes: dict[str, tuple[str, ...]]
-    """Axis -> values in the order of the grid file."""
-    pooled: tuple[str, ...]
-    """Axes whose runs are one row together."""
-    class_names: tuple[str, ...]
-    nsd_tolerance_mm: float
-    confidence: float
-    resamples: int
-    rows: tuple[GridRow, ...]
-    gains: tuple[GridGain, ...]
-    comparisons: int
-    """Size of the family that Holm's adjustment is for: all of `gains`."""
-    missing: tuple[str, ...]
-    """Points without scores."""
-    notes: tuple[str, ...]
-    """What a reader must know of the pooling, such as patients that several folds tested."""
+
+def _sorted(table: Table, axes: Mapping[str, Sequence[str]]) -> Table:
+    def place(row: Row) -> tuple[object, ...]:
+        values = dict(row.values)
+        known = [(axis, list(axes[axis])) for axis in axes if axis in values]
+        ranks = [order.index(values[a]) if values[a] in order else len(order) for a, order in known]
+        return ranks, row.values, row.student
+
+    return {row: table[row] for row in sorted(table, key=place)}
+
+
+def _notes(table: Table) -> Iterator[str]:
+    """What differs between rows or patients, so that no row changes in silence."""
+    groups = [
+        (f"{row.name}, {arm}", group)
+        for row, arms in table.items()
+        for arm, group in arms.items()
+        if arm != "teacher"
+    ]
+    everywhere = {unit for _, group in groups for unit in group}
+    for name, group in groups:
+        lacking = _places(everywhere - group.keys(), everywhere)
+        if lacking:
+            yield f"{name}: not scored for {'; '.join(lacking)}."
+    folds: dict[str, set[object]] = {}
+    for _, group in groups:
+        for unit, entry in group.items():
+            for patient in entry.scores.patients:
+                folds.setdefault(patient, set()).add(unit.fold)
+    several = sorted(patient for patient, found in folds.items() if len(found) > 1)
+    if several:
+        more = ", ..." if len(several) > 5 else ""
+        yield (
+            f"Patients tested in more than one fold have the mean over these as their value: "
+            f"{', '.join(several[:5])}{more} ({len(several)})."
+        )
+
+
+def _places(lacking: set[Unit], everywhere: set[Unit]) -> list[str]:
+    """Units by name; a level that is lacking altogether is named in place of its units."""
+    found: list[str] = []
+    for axis, value in sorted({level for unit in lacking for level in unit.levels}):
+        of_level = {unit for unit in everywhere if (axis, value) in unit.levels}
+        if of_level <= lacking and of_level != everywhere:
+            found.append(f"{axis} {value}")
+            lacking = lacking - of_level
+    return found + [str(unit) for unit in sorted(lacking)]
+
+
+def _check_alike(entries: Sequence[GridEntry]) -> None:
+    if not entries:
+        raise DataError("There is no network to summarise. Score at least one point of the grid.")
+    first = entries[0]
+    for other in entries:
+        for what in ("class_names", "nsd_tolerance_mm"):
+            values = [getattr(e.entry.scores, what) for e in (first, other)]
+            if values[0] != values[1]:
+                raise DataError(
+                    f"'{first.point}' and '{other.point}' are scored with different "
+                    f"{what.replace('_', ' ')}: {values[0]} and {values[1]}. A table needs the "
+                    "same for all: make two grids of them."
+                )

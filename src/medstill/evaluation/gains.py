@@ -1,0 +1,137 @@
+"""What one arm of a grid changed against another: pairs of arms, and their gains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from medstill.config import EvaluationConfig
+from medstill.errors import DataError
+from medstill.evaluation.comparison import (
+    CONTROLS,
+    TESTED,
+    Arm,
+    compare_patients,
+    patient_means,
+)
+from medstill.evaluation.gridrecords import GridGain, Level
+from medstill.evaluation.pooling import Group, Row, Table, levels, matched, pool, select
+from medstill.evaluation.scores import HIGHER_IS_BETTER, Metric
+from medstill.evaluation.spread import Observation, detectable_difference, variance_split
+from medstill.evaluation.statistics import Comparison, holm, verdict
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two arms to compare; units that one of them lacks are left out of both."""
+
+    row: Row
+    arm: Arm
+    control: Arm
+    control_row: Row
+    ours: Group
+    theirs: Group
+    unmatched: tuple[str, ...]
+
+
+def pairs_with_controls(row: Row, table: Table) -> Iterator[Pair]:
+    """The distilled arm of a row with every reference that the row has."""
+    for control in CONTROLS:
+        yield from _pair((row, "distilled"), (row, control), table)
+
+
+def pairs_of_rows(
+    table: Table, row: Mapping[str, str], other: Mapping[str, str], arms: tuple[Arm, Arm]
+) -> list[Pair]:
+    """The rows of some values, each with the row that differs from it by `other`.
+
+    Raises:
+        DataError: There is no such pair.
+    """
+    found: list[Pair] = []
+    for ours in table:
+        values = dict(ours.values)
+        theirs = Row.of(values | dict(other), ours.student)
+        if values.items() >= row.items() and values.keys() >= other.keys() and theirs != ours:
+            found += _pair((ours, arms[0]), (theirs, arms[1]), table)
+    if not found:
+        raise DataError(
+            f"No row of {dict(row) or 'the grid'} has a counterpart with {dict(other)} whose "
+            f"{arms[1]} networks are scored in the same folds. The rows are "
+            f"{', '.join(found.name for found in table)}. Name axes and values of these."
+        )
+    return found
+
+
+def _pair(ours: tuple[Row, Arm], theirs: tuple[Row, Arm], table: Table) -> Iterator[Pair]:
+    groups = [table.get(row, {}).get(arm, {}) for row, arm in (ours, theirs)]
+    first, second, unmatched = matched(groups[0], groups[1])
+    if first:
+        yield Pair(*ours, theirs[1], theirs[0], first, second, unmatched)
+
+
+def gains_of(pairs: Sequence[Pair], config: EvaluationConfig) -> tuple[GridGain, ...]:
+    """The gain of every pair in every tested metric; Holm's adjustment is over all of them."""
+    found: list[tuple[Pair, Metric, Comparison, tuple[str, ...]]] = []
+    for pair in pairs:
+        for metric in TESTED:
+            values = [patient_means(pool(group), metric) for group in (pair.ours, pair.theirs)]
+            if values[0].keys() & values[1].keys():
+                found.append((pair, metric, *compare_patients(values[0], values[1], config)))
+    adjusted = holm([comparison.p_value for *_, comparison, _ in found])
+    return tuple(
+        _gain(pair, metric, (comparison, unpaired), p, config)
+        for (pair, metric, comparison, unpaired), p in zip(found, adjusted, strict=True)
+    )
+
+
+def _gain(
+    pair: Pair,
+    metric: Metric,
+    compared: tuple[Comparison, tuple[str, ...]],
+    p_holm: float,
+    config: EvaluationConfig,
+) -> GridGain:
+    comparison, unpaired = compared
+    up = HIGHER_IS_BETTER[metric]
+    pooled = _differences(pair.ours, pair.theirs, metric)
+    return GridGain(
+        row=pair.row.name,
+        student=pair.row.student,
+        arm=pair.arm,
+        control=pair.control,
+        control_row=pair.control_row.name,
+        metric=metric,
+        higher_is_better=up,
+        comparison=comparison,
+        p_holm=p_holm,
+        verdict=verdict(comparison.difference, p_holm, higher_is_better=up),
+        detectable=detectable_difference(list(pooled.values()), config.confidence),
+        levels=tuple(_levels(pair, metric)),
+        spread=variance_split(list(_observations(pair, metric))),
+        unpaired=unpaired,
+        unmatched=pair.unmatched,
+    )
+
+
+def _differences(ours: Group, theirs: Group, metric: Metric) -> dict[str, float]:
+    """Patient -> difference of the patient's means over folds and seeds."""
+    first, second = (patient_means(pool(group), metric) for group in (ours, theirs))
+    return {patient: first[patient] - second[patient] for patient in first if patient in second}
+
+
+def _levels(pair: Pair, metric: Metric) -> Iterator[Level]:
+    for axis, value in levels(pair.ours):
+        ours, theirs = (select(group, axis, value) for group in (pair.ours, pair.theirs))
+        found = _differences(ours, theirs, metric)
+        if found:
+            mean = math.fsum(found.values()) / len(found)
+            yield Level(axis=axis, value=value, n=len(found), difference=mean)
+
+
+def _observations(pair: Pair, metric: Metric) -> Iterator[Observation]:
+    for unit in sorted(pair.ours):
+        ours, theirs = {unit: pair.ours[unit]}, {unit: pair.theirs[unit]}
+        for patient, difference in _differences(ours, theirs, metric).items():
+            yield Observation(patient, unit.fold, unit.repeat, difference)
