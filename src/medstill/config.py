@@ -195,6 +195,8 @@ class TrainingConfig(Record):
     """`auto`: batch in 2-D, sample in 3-D."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes of the samples; teacher and student see the same view."""
+    views: int = Field(default=0, ge=0)
+    """Fixed views of each image (a slice; in 3-D a patch) that all batches draw from; 0: any."""
 
 
 class ReconstructionConfig(Record):

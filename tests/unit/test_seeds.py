@@ -13,6 +13,7 @@ GOLDEN = {
     "loss": 1576890651,
     "projectors": 1490961094,
     "embedding": 16823399,
+    "views": 3060664978,
 }
 
 

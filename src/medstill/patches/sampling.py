@@ -53,11 +53,7 @@ def draw_location(
     Raises:
         DataError: There is no case.
     """
-    if not cases:
-        raise DataError(
-            "Expected at least one case to draw training samples from, but there is none. "
-            "Check the split and the label fraction."
-        )
+    require_cases(cases)
     wants_foreground = generator.random() < foreground_share
     present = [value for value in classes if _having(cases, value)] if wants_foreground else []
     if not present:
@@ -77,6 +73,19 @@ def draw_location(
         for voxel, size, patch in zip(place, _size_zyx(cases[case_index]), patch_zyx, strict=True)
     )
     return PatchLocation(case_index, (z, y, x))
+
+
+def require_cases(cases: Sequence[object]) -> None:
+    """Refuse to draw from nothing.
+
+    Raises:
+        DataError: There is no case.
+    """
+    if not cases:
+        raise DataError(
+            "Expected at least one case to draw training samples from, but there is none. "
+            "Check the split and the label fraction."
+        )
 
 
 def extract(

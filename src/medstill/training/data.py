@@ -1,11 +1,13 @@
 """Training samples: a patch is a function of (seed, step, sample), whoever loads it and when.
 
+With `training.views` (seed, step, sample) decide which of the fixed views of the cases is taken.
+
 Shape legend: C channels; `...` = Y X in 2-D, Z Y X in 3-D.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from medstill.config import TrainingConfig
-from medstill.patches import augment
-from medstill.patches.sampling import draw_location, extract
-from medstill.training.seeds import array_generator
+from medstill.config import IGNORE, TrainingConfig
+from medstill.patches.sampling import draw_location
+from medstill.training.seeds import Stream, array_generator
+from medstill.training.views import ViewDraw, augmented, make_view, view_kinds
 from medstill.volumes.records import PreparedCase
 from medstill.volumes.store import PreparedSet, open_set
 
@@ -58,9 +60,10 @@ class PatchSamples(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         step, sample = divmod(number, self.source.samples_per_step)
         if sample < self.source.recipe.batch_size:
-            return self._draw("data", step, sample, self._labelled)
+            image, label = self._draw("data", step, sample, self._labelled)
+            return image, label.long()
         image, label = self._draw("unlabelled", step, sample, self._unlabelled)
-        return image, torch.full_like(label, 255)
+        return image, torch.full_like(label, IGNORE, dtype=torch.long)
 
     def __getstate__(self) -> dict[str, SampleSource]:
         # Memory maps would be copied into a spawned loader process; it opens its own.
@@ -79,11 +82,26 @@ class PatchSamples(Dataset[tuple[Tensor, Tensor]]):
         cases = (self._set.open(name) for name in self.source.unlabelled)
         return tuple(replace(case, label_ZYX=None, places={}) for case in cases)
 
+    @cached_property
+    def _views(self) -> Mapping[str, ViewDraw]:
+        """How fixed views are drawn, by stream."""
+        preparation, recipe = self._set.preparation, self.source.recipe
+        pools = {"data": self._labelled, "unlabelled": self._unlabelled}
+        return {
+            stream: ViewDraw(tuple(view_kinds(case, preparation, recipe) for case in cases))
+            for stream, cases in pools.items()
+        }
+
     def _draw(
-        self, stream: str, step: int, sample: int, cases: tuple[PreparedCase, ...]
+        self, stream: Stream, step: int, sample: int, cases: tuple[PreparedCase, ...]
     ) -> tuple[Tensor, Tensor]:
         recipe, preparation = self.source.recipe, self._set.preparation
-        generator = array_generator(stream, self.source.seed, step, sample)  # type: ignore[arg-type]
+        generator = array_generator(stream, self.source.seed, step, sample)
+        if recipe.views:
+            draw = self._views[stream]
+            index, number = draw(generator, recipe.foreground_share)
+            kind = int(draw.kinds[index][number])
+            return make_view(cases[index], number, kind, preparation, recipe)
         location = draw_location(
             cases,
             generator,
@@ -92,21 +110,7 @@ class PatchSamples(Dataset[tuple[Tensor, Tensor]]):
             classes=range(1, len(preparation.classes)),
         )
         case = cases[location.case_index]
-        image_CZYX, label_ZYX = extract(
-            case, location, preparation.patch_zyx, preparation.pad_value
-        )
-        change = augment.draw(
-            generator, recipe.augmentation, case.info.spacing_zyx_mm, preparation.patch_zyx
-        )
-        image, label = augment.apply(
-            torch.from_numpy(image_CZYX),
-            torch.from_numpy(label_ZYX),
-            change,
-            pad_value=preparation.pad_value,
-        )
-        if preparation.spatial_dims == 2:
-            image, label = image[:, 0], label[0]
-        return image, label.long()
+        return augmented(case, location, generator, preparation, recipe)
 
 
 class StepBatches(Sampler[list[int]]):

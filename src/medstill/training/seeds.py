@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-Stream = Literal["initialisation", "data", "unlabelled", "loss", "projectors", "embedding"]
+Stream = Literal["initialisation", "data", "unlabelled", "loss", "projectors", "embedding", "views"]
 
 _STREAMS: dict[Stream, int] = {
     "initialisation": 0,
@@ -20,6 +20,7 @@ _STREAMS: dict[Stream, int] = {
     "loss": 3,
     "projectors": 4,
     "embedding": 5,
+    "views": 6,
 }
 
 
