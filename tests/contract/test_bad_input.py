@@ -147,7 +147,7 @@ def test_several_scans_of_one_patient_are_too_few(world, medstill):
 
 def test_more_patients_asked_for_than_there_are(world, medstill):
     answer = medstill(*world.command("prepare", "--set", "split.train=30"))
-    assert_refused(answer, "Expected 30 patients", "found 3 left", "Ask for fewer in split.train")
+    assert_refused(answer, "asks for 30 patients", "but 3 are left", "Ask for fewer in split.train")
     assert_nothing_half_written(world.out, "prepared/index.json")
 
 

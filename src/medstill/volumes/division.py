@@ -170,7 +170,7 @@ def _take(
     """Groups that come nearest to so many patients, and the others, of which some must be left."""
     available = sum(len(groups[name]) for name in order)
     if number > available - leave:
-        rest = f" and the parts after it need {leave}" if leave else ""
+        rest = f" and the parts after it need at least {leave}" if leave else ""
         raise SplitError(
             f"split.{part} asks for {number} patients{rest}, but {available} are left to divide. "
             "Ask for fewer in split.train, split.validation or split.test, or add cases."
