@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -18,8 +19,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
     field_serializer,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -28,11 +32,34 @@ IGNORE = 255
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
+T = TypeVar("T")
+_CAME_LATER = "left out of hashes at its default"
+Later = Annotated[T, _CAME_LATER]
+"""Type of a key that came after the first edition, as in `views: Later[int] = 0`.
+
+At its default it is left out of every hash, so that folders of earlier editions are still known.
+"""
+
 
 class Record(BaseModel):
     """A frozen record that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if info.context != _CAME_LATER:
+            return content
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in content.items()
+            if _CAME_LATER not in fields[name].metadata
+            or getattr(self, name) != fields[name].default
+        }
 
 
 class IntensityConfig(Record):
@@ -127,9 +154,9 @@ class NetworkConfig(Record):
 class StudentConfig(NetworkConfig):
     """A student: a network, and what is its own beside the common recipe."""
 
-    alias: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]*$")
+    alias: Later[str | None] = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]*$")
     """Its name in folders, tables and exports; it tells two students of one network apart."""
-    reconstruction_weight: NonNegativeFloat = 0.0
+    reconstruction_weight: Later[NonNegativeFloat] = 0.0
     """Of a second task, in control and distilled alike; it needs a network with a second decoder,
     which is left out of everything after training."""
 
@@ -195,7 +222,7 @@ class TrainingConfig(Record):
     """`auto`: batch in 2-D, sample in 3-D."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes of the samples; teacher and student see the same view."""
-    views: int = Field(default=0, ge=0)
+    views: Later[int] = Field(default=0, ge=0)
     """Fixed views of each image (a slice; in 3-D a patch) that all batches draw from; 0: any."""
 
 
@@ -330,9 +357,11 @@ class Study(Record):
     students: tuple[StudentConfig, ...] = Field(
         default=(StudentConfig(name="compact"),), min_length=1
     )
-    """Every one is trained twice for each seed: as control and distilled."""
+    """Every one is trained for each seed as control and distilled, and as each reference."""
     label_fraction: float = Field(default=0.5, gt=0.0, le=1.0)
     """Share of the teacher's training patients whose labels the students see, rounded up."""
+    references: Later[tuple[Literal["all-labels", "pseudo-labels"], ...]] = ()
+    """Further plain students: on all of the teacher's labels, or on its answers as labels too."""
     training: TrainingConfig = TrainingConfig()
     """The recipe of control and distilled students alike."""
     distillation: DistillationConfig = DistillationConfig()
@@ -351,13 +380,29 @@ class Study(Record):
             raise ValueError(f"students has a name twice: {names}; give one of them an alias")
         if "teacher" in names:
             raise ValueError("students has one called 'teacher', as the teacher is: rename it")
+        if len(set(self.references)) != len(self.references):
+            raise ValueError(f"references has a name twice: {list(self.references)}")
         return self
+
+    @model_validator(mode="after")
+    def _pseudo_labels_have_images(self) -> Self:
+        if "pseudo-labels" in self.references and not self.distillation.unlabelled_batch:
+            raise ValueError(
+                "references has pseudo-labels, but distillation.unlabelled_batch is 0, so no image "
+                "without a label is ever seen: give the number of such images a step"
+            )
+        return self
+
+
+def deciding(record: Record, exclude: Collection[str] = ()) -> dict[str, Any]:
+    """A record as plain JSON data for a hash: later keys at their default are left out."""
+    return record.model_dump(mode="json", exclude=set(exclude), context=_CAME_LATER)
 
 
 def content_hash(content: Any) -> str:
     """The first 16 hex digits of the SHA-256 of a record or of plain JSON data."""
-    if isinstance(content, BaseModel):
-        content = content.model_dump(mode="json")
+    if isinstance(content, Record):
+        content = deciding(content)
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -368,4 +413,4 @@ NOT_DECIDING = {"engine", "description"}
 
 def study_hash(study: Study) -> str:
     """Hash of all in a study that decides its result."""
-    return content_hash(study.model_dump(mode="json", exclude=NOT_DECIDING))
+    return content_hash(deciding(study, NOT_DECIDING))

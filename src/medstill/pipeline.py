@@ -16,14 +16,20 @@ from medstill import deploy, evaluation, handover, scoring, stages, training
 from medstill import reporting as pages
 from medstill.config import Study
 from medstill.errors import ConfigError
-from medstill.refs import TEACHER, student_refs
+from medstill.refs import GUIDED, TEACHER, student_arms, student_refs
 from medstill.runs import check_run, cores, open_run, write_json
 from medstill.stages import Job, Perform, in_turn
 from medstill.volumes.layouts import find_dataset
 from medstill.volumes.preparation import resolve_preparation
 from medstill.volumes.prepare import prepare as prepare_cases
 from medstill.volumes.records import Dataset, Preparation
-from medstill.volumes.splits import check_division, load_split, make_split, save_split
+from medstill.volumes.splits import (
+    check_division,
+    demand_unlabelled,
+    load_split,
+    make_split,
+    save_split,
+)
 from medstill.volumes.store import PreparedSet, demand_foreground
 
 if TYPE_CHECKING:
@@ -117,6 +123,7 @@ def prepare(study: Study, data: AnyPath, out: AnyPath, *, skip_bad: bool = False
     )
     shown = [info for info in infos if info.id in split.student]
     demand_foreground(shown, prepared.preparation.classes, where="the students' training cases")
+    demand_unlabelled(split, study.references)
     if (out / stages.SPLIT_FILE).exists():
         load_split(out / stages.SPLIT_FILE, prepared.data_hash)
     save_split(split, out / stages.SPLIT_FILE)
@@ -128,7 +135,7 @@ def jobs(study: Study, data: Path, out: Path, *, resume: bool = True) -> tuple[J
     """Every training and scoring of a study, in an order in which they can run."""
     found: list[Job] = []
     for ref in (TEACHER, *student_refs(study)):
-        needs = (TEACHER.name,) if ref.arm == "distilled" else ()
+        needs = (TEACHER.name,) if ref.arm in GUIDED else ()
         found.append(Job(ref.name, stages.train, (out, ref, resume), needs))
         found.append(Job(f"{ref.name} scores", scoring.score, (out, ref, data), (ref.name,)))
     return tuple(found)
@@ -144,15 +151,15 @@ def distill(
     out: AnyPath,
     *,
     student: str | None = None,
-    arms: Sequence[str] = ("control", "distilled"),
+    arms: Sequence[str] | None = None,
     resume: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """Train the students of a run, control and distilled by one recipe.
+    """Train the students of a run, control, distilled and references by one recipe.
 
     Args:
-        out: Run folder; the distilled arm needs its finished teacher.
+        out: Run folder; the arms that learn from the teacher need it finished.
         student: One of the study's students; None trains all of them.
-        arms: Which arms to train.
+        arms: Which of the study's arms to train; None trains all of them.
         resume: Take interrupted trainings up again.
 
     Returns:
@@ -160,8 +167,9 @@ def distill(
     """
     out = Path(out)
     opened = stages.open_prepared(out)
-    chosen = [ref for ref in handover.students(opened.study, student) if ref.arm in arms]
-    if "distilled" in arms:
+    named = student_arms(opened.study) if arms is None else arms
+    chosen = [ref for ref in handover.students(opened.study, student) if ref.arm in named]
+    if any(ref.arm in GUIDED for ref in chosen):
         stages.training_result(opened, TEACHER)
     return {ref.name: stages.train(out, ref, resume) for ref in chosen}
 

@@ -7,13 +7,16 @@ from pathlib import Path
 
 from medstill.config import Study
 
+GUIDED = ("distilled", "pseudo-labels")
+"""Arms that cannot be trained without the teacher."""
+
 
 @dataclass(frozen=True, order=True)
 class ModelRef:
     """One trained network of a run: the teacher, or a student of one arm and seed."""
 
     arm: str
-    """`teacher`, `control` or `distilled`."""
+    """`teacher`, `control`, `distilled`, `all-labels` or `pseudo-labels`."""
     student: str = ""
     seed: int = 0
 
@@ -32,11 +35,21 @@ class ModelRef:
 TEACHER = ModelRef("teacher")
 
 
+def student_arms(study: Study) -> tuple[str, ...]:
+    """Control, distilled and the study's references.
+
+    With a label fraction of 1 the control sees all of the teacher's labels: it is then the
+    reference `all-labels`, which is not trained a second time.
+    """
+    known = ("all-labels",) if study.label_fraction == 1 else ()
+    return ("control", "distilled", *(name for name in study.references if name not in known))
+
+
 def student_refs(study: Study) -> tuple[ModelRef, ...]:
-    """Every student of a study: each network, control and distilled, each seed."""
+    """Every student of a study: each network, each arm, each seed."""
     return tuple(
         ModelRef(arm, student.called, seed)
         for student in study.students
-        for arm in ("control", "distilled")
+        for arm in student_arms(study)
         for seed in study.seeds
     )

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from medstill.config import NOT_DECIDING, Study, content_hash, study_hash
+from medstill.config import NOT_DECIDING, Study, content_hash, deciding, study_hash
 from medstill.errors import RunError, StorageError
 
 STAGE_FILE = "stage.json"
@@ -252,7 +252,7 @@ def open_run(folder: Path, study: Study) -> None:
 
 
 def _run_key(study: Study) -> dict[str, Any]:
-    return {"study": study.model_dump(mode="json", exclude=NOT_DECIDING)}
+    return {"study": deciding(study, NOT_DECIDING)}
 
 
 def _entries(folder: Path) -> list[Path]:

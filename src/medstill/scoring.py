@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medstill import deploy, evaluation, training
-from medstill.config import content_hash
+from medstill.config import content_hash, deciding
 from medstill.errors import RunError
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.runs import Stage, atomic, read_json, write_json
@@ -163,7 +163,7 @@ def scoring_key(run: Opened, ref: ModelRef) -> dict[str, Any]:
         "stage": "scores",
         "training": content_hash(training_key(run, ref)),
         "test": list(run.split.test),
-        "evaluation": run.study.evaluation.model_dump(mode="json"),
+        "evaluation": deciding(run.study.evaluation),
     }
 
 

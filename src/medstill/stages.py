@@ -16,7 +16,7 @@ import numpy as np
 from medstill import deploy, evaluation, training
 from medstill.config import NetworkConfig, Study, content_hash
 from medstill.errors import RunError
-from medstill.refs import TEACHER, ModelRef
+from medstill.refs import GUIDED, TEACHER, ModelRef
 from medstill.runs import Stage, read_study
 from medstill.volumes.records import Split
 from medstill.volumes.splits import load_split
@@ -93,7 +93,7 @@ def train(out: Path, ref: ModelRef, resume: bool = True) -> dict[str, Any]:
     if ref == TEACHER:
         result = training.train_teacher(material, stage.folder, stage.key)
     else:
-        guide = load_network(run, TEACHER) if ref.arm == "distilled" else None
+        guide = load_network(run, TEACHER) if ref.arm in GUIDED else None
         result = training.train_student(material, ref, guide, stage.folder, stage.key)
     stage.finish(
         {

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medstill.config import EvaluationConfig, SplitConfig, StudentConfig, Study
+from medstill.config import (
+    DistillationConfig,
+    EvaluationConfig,
+    SplitConfig,
+    StudentConfig,
+    Study,
+)
 from medstill.evaluation.comparison import Entry, summarise
 from medstill.evaluation.scores import CaseScore, ModelScores, save_scores, score_case
 from medstill.refs import TEACHER, ModelRef, student_refs
@@ -21,7 +27,13 @@ from medstill.volumes.pictures import picture_of
 from medstill.volumes.records import ChannelIntensity, Preparation, Split
 
 SPACING_ZYX = (3.0, 2.0, 1.0)
-ERRORS = {"teacher": 0.08, "control": 0.3, "distilled": 0.22}
+ERRORS = {
+    "teacher": 0.08,
+    "control": 0.3,
+    "distilled": 0.22,
+    "all-labels": 0.15,
+    "pseudo-labels": 0.25,
+}
 PARAMETERS = {"unet-t1": 43_236_036, "compact": 57_010, "unet-s1": 57_297}
 
 
@@ -39,6 +51,7 @@ class FakeRun:
         seeds: tuple[int, ...] = (0, 1),
         orientation: str = "RAI",
         kind: str = "ct-window",
+        references: tuple[str, ...] = (),
     ) -> None:
         self.folder, self.size_zyx, self.classes = folder, size_zyx, classes
         self.orientation = orientation
@@ -48,6 +61,8 @@ class FakeRun:
             seeds=seeds,
             students=tuple(StudentConfig(name=name) for name in students),
             split=SplitConfig(kind="fractions"),
+            distillation=DistillationConfig(unlabelled_batch=2),
+            references=references,
             evaluation=EvaluationConfig(resamples=99),
         )
         channels = 3 if kind == "colour" else 1

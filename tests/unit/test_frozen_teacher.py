@@ -4,11 +4,14 @@ from torch import nn
 from medstill.config import NetworkConfig
 from medstill.networks import build
 from medstill.networks.taps import preset_layer
+from medstill.refs import ModelRef
 from medstill.training.assembly import build_teacher, student_task
 from medstill.training.checkpoint import weights_hash
 from medstill.training.data import SampleSource
 from medstill.training.frozen import FrozenTeacher
 from medstill.training.learner import Learner
+
+DISTILLED = ModelRef("distilled", "unet-s1", 0)
 
 
 class Probe(nn.Module):
@@ -28,7 +31,7 @@ class Probe(nn.Module):
 
 def distilled(tiny, tiny_with, teacher):
     study = tiny_with(distillation={"features": {"B": {"weight": 0.0}}})
-    return student_task(study, tiny.material().preparation, study.students[0], 0, teacher)
+    return student_task(study, tiny.material().preparation, DISTILLED, teacher)
 
 
 def batch():
@@ -79,7 +82,7 @@ def test_it_is_neither_in_the_optimiser_nor_in_the_checkpoint(tiny, tiny_with):
     study = tiny_with()
     material = tiny.material()
     teacher = build_teacher(study, material.preparation)
-    task = student_task(study, material.preparation, study.students[0], 0, teacher)
+    task = student_task(study, material.preparation, DISTILLED, teacher)
     source = SampleSource(
         material.prepared.root, material.split.student, study.training, 0, spatial_dims=2
     )

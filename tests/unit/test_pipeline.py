@@ -11,13 +11,17 @@ import SimpleITK as sitk
 
 import medstill
 from medstill import deploy, handover, pipeline, scoring, stages, training
-from medstill.config import Study
-from medstill.errors import ConfigError, RunError, UnknownNameError
-from medstill.refs import TEACHER, ModelRef
+from medstill.errors import RunError, SplitError, UnknownNameError
+from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.studyfile import parse_study
 from medstill.volumes.io import read_image, read_label
 
-COMPACT = {"students": [{"name": "compact"}], "data": {"patch_size": [64, 64]}}
+COMPACT = {
+    "students": [{"name": "compact"}],
+    "data": {"patch_size": [64, 64]},
+    "references": ["all-labels", "pseudo-labels"],
+    "distillation": {"unlabelled_batch": 1},
+}
 VOLUME = {
     "name": "tiny-volume",
     "data": {"spatial_dims": 3, "patch_size": [16, 32, 32]},
@@ -62,11 +66,17 @@ def test_a_run_leaves_scores_a_comparison_models_and_a_page(finished):
         (student, "control"),
         (student, "control+largest-component"),
         (student, "distilled"),
+        *((student, arm) for arm in finished.study.references),
     }
     assert {gain.student for gain in summary.gains} == {student}
-    assert set(facts) == {"unet-t1", student}
+    assert set(facts) == {"teacher", student}
     split = stages.open_prepared(finished.out).split
-    for ref in (TEACHER, ModelRef("control", student, 0), ModelRef("distilled", student, 0)):
+    assert {gain.control for gain in summary.gains} == {
+        "control",
+        "control+largest-component",
+        *finished.study.references,
+    }
+    for ref in (TEACHER, *student_refs(finished.study)):
         test = ref.folder(finished.out) / "test"
         masks = sorted(path.name for path in (test / "predictions").iterdir())
         assert masks == [f"{case}.nii.gz" for case in split.test]
@@ -136,8 +146,25 @@ def test_one_student_and_one_arm_can_be_trained_alone(tiny, tmp_path, one_thread
 
 
 def test_distilling_without_a_teacher_is_refused(tiny, tmp_path):
-    with pytest.raises(RunError, match=r"training of 'teacher' .* is not finished"):
-        pipeline.distill(tiny.copy(tmp_path / "run"), arms=("distilled",))
+    for arms in (("distilled",), None):
+        with pytest.raises(RunError, match=r"training of 'teacher' .* is not finished"):
+            pipeline.distill(tiny.copy(tmp_path / str(arms)), arms=arms)
+
+
+def test_pseudo_labels_without_images_for_them_are_refused_before_training(
+    tiny, tiny_with, tmp_path
+):
+    study = tiny_with(
+        references=["pseudo-labels"], distillation={"unlabelled_batch": 1}, label_fraction=1.0
+    )
+    with pytest.raises(SplitError, match=r"references has pseudo-labels; found none\. Lower label"):
+        pipeline.prepare(study, tiny.data, tmp_path / "run")
+
+
+def test_with_all_labels_the_control_is_the_reference_of_all_labels(tiny_with):
+    study = tiny_with(references=["all-labels"], label_fraction=1.0)
+    assert student_refs(study) == student_refs(tiny_with())
+    assert "all-labels" in {ref.arm for ref in student_refs(tiny_with(references=["all-labels"]))}
 
 
 def test_the_file_the_folder_and_the_scores_agree(finished, tmp_path):
@@ -183,16 +210,22 @@ def test_the_teacher_can_be_exported_too(flat, tmp_path):
 
 
 def test_jobs_come_in_an_order_in_which_they_can_run(tiny, tiny_with, tmp_path):
-    study = tiny_with(seeds=[0, 3], students=[{"name": "unet-s1"}, {"name": "compact"}])
+    study = tiny_with(
+        seeds=[0, 3],
+        students=[{"name": "unet-s1"}, {"name": "compact"}],
+        references=["pseudo-labels", "all-labels"],
+        distillation={"unlabelled_batch": 1},
+    )
     jobs = pipeline.jobs(study, tiny.data, tmp_path)
     names = [job.name for job in jobs]
-    assert len(set(names)) == len(names) == 2 * (1 + 2 * 2 * 2)
+    assert len(set(names)) == len(names) == 2 * (1 + 2 * 4 * 2)
     assert names[:2] == ["teacher", "teacher scores"]
     for index, job in enumerate(jobs):
         assert set(job.needs) <= set(names[:index])
-        if "distilled" in job.name and "scores" not in job.name:
+        arm = job.name.split("/")[-2] if "/" in job.name and "scores" not in job.name else None
+        if arm in ("distilled", "pseudo-labels"):
             assert job.needs == ("teacher",)
-        if "control" in job.name and "scores" not in job.name:
+        if arm in ("control", "all-labels"):
             assert job.needs == ()
 
 
@@ -221,65 +254,6 @@ def test_the_best_seed_is_chosen_on_validation_among_the_distilled(monkeypatch):
     assert handover.chosen(run, "teacher") == TEACHER
     with pytest.raises(UnknownNameError, match="Did you mean 'compact'"):
         handover.chosen(run, "compakt")
-
-
-def test_the_estimate_times_every_kind_of_training(tiny, tiny_with):
-    found = pipeline.estimate(tiny.study, tiny.data)
-    assert set(found.step_s) == {"teacher", "unet-s1 control", "unet-s1 distilled"}
-    expected = 4 * sum(found.step_s.values())
-    assert found.training_s == pytest.approx(expected)
-    assert found.memory_mb > 50
-    assert found.workers == 1
-
-
-def test_the_estimate_counts_unlabelled_images(tiny, tiny_with, monkeypatch):
-    from medstill.training.tasks import StudentTask, TeacherTask
-
-    sizes = {}
-    for kind in (StudentTask, TeacherTask):
-        really = kind.compute
-
-        def compute(self, image_BC, label_B, step, really=really):
-            teacher = getattr(self, "_teacher", None)
-            name = type(self).__name__ + ("" if teacher is None else " distilled")
-            sizes.setdefault(name, set()).add(len(image_BC))
-            return really(self, image_BC, label_B, step)
-
-        monkeypatch.setattr(kind, "compute", compute)
-    pipeline.estimate(tiny_with(distillation={"unlabelled_batch": 3}), tiny.data)
-    assert sizes == {"TeacherTask": {4}, "StudentTask": {4}, "StudentTask distilled": {7}}
-
-
-def test_seeds_and_students_multiply_the_estimate(tiny, tiny_with, monkeypatch):
-    from medstill.training import costs
-
-    monkeypatch.setattr(costs, "_step_s", lambda *_: 1.0)
-    study = tiny_with(seeds=[0, 1, 2], training={"steps": 5}, teacher={"training": {"steps": 7}})
-    assert pipeline.estimate(study, tiny.data).training_s == 7 + 3 * 2 * 5
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"data": {"patch_size": [50, 48]}}, r"patch_size is \[50, 48\].*multiples of 16"),
-        ({"students": [{"name": "unet-s3"}]}, "No network is called 'unet-s3'"),
-        ({"distillation": {"maps": [{"loss": "kll"}]}}, r"No output-map loss .* 'kll'.*'kl'"),
-        ({"distillation": {"features": {"B": {"loss": "sup"}}}}, r"No feature loss .* 'sup'"),
-        (
-            {"distillation": {"features": {"B": {"student_layer": "encoder.bottle"}}}},
-            r"No layer is called 'encoder\.bottle'\. Did you mean 'encoder\.bottleneck'",
-        ),
-    ],
-)
-def test_a_check_finds_what_is_wrong_before_any_work(tiny, tiny_with, tmp_path, changes, message):
-    study = tiny_with(**changes)
-    with pytest.raises(ConfigError, match=message):
-        pipeline.run(study, tiny.data, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_study_of_the_defaults_passes_the_check(tiny):
-    pipeline.check(Study(name="plain"), tiny.data)
 
 
 def test_patients_of_another_folder_are_refused_when_scoring(flat, phantom, tmp_path):

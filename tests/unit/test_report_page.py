@@ -9,7 +9,7 @@ import pytest
 
 from medstill import errors
 from medstill.errors import MissingExtraError, RunError
-from medstill.reporting import write_report
+from medstill.reporting import wording, write_report
 from medstill.reporting.figures import Line, curve_chart, paired_chart
 from medstill.reporting.page import render
 from medstill.reporting.reading import read_run
@@ -116,6 +116,24 @@ def test_healthy_run_raises_no_alarm(fake_run) -> None:
     assert 'role="alert"' not in text
     assert "left out" not in text
     assert "Class by class" not in text
+
+
+def test_references_are_beside_the_arms_by_readable_names(fake_run, page) -> None:
+    references = ("all-labels", "pseudo-labels")
+    run = read_run(fake_run(references=references, seeds=(0,)).folder)
+    found = Page(render(run))
+    for name in ("plain, all the teacher's labels", "plain, the teacher's answers as labels"):
+        assert f"Against {name} : The distilled" in found.plain.replace(":", " :")
+        assert f"compact against {name} Dice" in found.plain
+        assert name not in page.plain
+    gain = next(g for g in run.summary.gains if g.control == "all-labels" and g.metric == "dice")
+    number = wording.fixed(gain.comparison.difference.mean, signed=True)
+    assert f"The distilled student's mean Dice differs by {number} (95 %" in found.plain
+    assert "a student trained without a teacher on all" in page.plain
+    assert "a student trained without a teacher on all" not in found.plain
+    assert sum(tag == "image" for tag, _ in found.elements) == 3
+    # Each arm has lines of its own in the charts.
+    assert all(f"var(--{name})" in render(run) for name in references)
 
 
 def test_page_names_no_place_of_the_machine(finished_run, text) -> None:

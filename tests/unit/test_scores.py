@@ -333,6 +333,20 @@ def test_a_gain_of_every_patient_is_shown_after_holm():
     assert dice.p_holm == pytest.approx(4 * dice.comparison.p_value)
 
 
+def test_references_are_compared_with_the_distilled_student_too():
+    _, entries = study(gain=0.2)
+    for arm in ("all-labels", "pseudo-labels"):
+        entries += [e.model_copy(update={"arm": arm}) for e in entries[5:7]]
+    gains = {(g.control, g.metric): g for g in summarise(entries, QUICK).gains}
+    assert len(gains) == 8
+    for arm in ("all-labels", "pseudo-labels"):
+        assert gains[arm, "dice"].comparison.difference.mean == 0
+        assert gains[arm, "dice"].verdict == "no difference shown"
+    assert gains["control", "dice"].p_holm == pytest.approx(
+        8 * gains["control", "dice"].comparison.p_value
+    )
+
+
 @pytest.mark.parametrize(("gain", "expected"), [(0.0, "no difference shown"), (-0.2, "worse")])
 def test_a_result_that_does_not_hold_is_reported_as_such(gain, expected):
     _, entries = study(gain)

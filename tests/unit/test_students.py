@@ -56,7 +56,10 @@ def arms(tiny, study):
     """Control and distilled student with a second task."""
     preparation = tiny.material().preparation
     teacher = build_teacher(study, preparation)
-    found = [student_task(study, preparation, study.students[1], 5, t) for t in (None, teacher)]
+    found = [
+        student_task(study, preparation, ModelRef(arm, "multi", 5), guide)
+        for arm, guide in (("control", None), ("distilled", teacher))
+    ]
     for task in found:
         task.before_training(Place(torch.device("cpu"), 2), [batch()[0]])
     return found

@@ -2,13 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from medstill.config import NetworkConfig, ReconstructionConfig
+from medstill.config import IGNORE, NetworkConfig, ReconstructionConfig
 from medstill.losses import SegmentationLoss, mask_blocks
 from medstill.networks import Output, build
+from medstill.refs import ModelRef
 from medstill.training.assembly import build_network, build_teacher, student_task
 from medstill.training.checkpoint import weights_hash
 from medstill.training.seeds import torch_generator
-from medstill.training.tasks import Place, TeacherTask, dice_axes
+from medstill.training.tasks import Place, TeacherTask, dice_axes, with_answers
 
 
 class TwoHeads(nn.Module):
@@ -83,13 +84,17 @@ def test_both_decoders_of_the_teacher_learn_from_one_loss():
     assert all(p.grad is not None for p in network.parameters())
 
 
+def ref(arm, seed=0):
+    return ModelRef(arm, "unet-s1", seed)
+
+
 @pytest.fixture(scope="module")
 def arms(tiny):
     """Control and distilled student of one seed, and their teacher."""
-    preparation, student = tiny.material().preparation, tiny.study.students[0]
+    preparation = tiny.material().preparation
     teacher = build_teacher(tiny.study, preparation)
-    control = student_task(tiny.study, preparation, student, 5, None)
-    distilled = student_task(tiny.study, preparation, student, 5, teacher)
+    control = student_task(tiny.study, preparation, ref("control", 5), None)
+    distilled = student_task(tiny.study, preparation, ref("distilled", 5), teacher)
     distilled.before_training(Place(torch.device("cpu"), 2), [batch()[0]])
     return control, distilled
 
@@ -125,19 +130,60 @@ def test_arms_share_the_segmentation_terms_of_the_first_step(arms):
         assert torch.equal(distilled[name], value)
 
 
+def class_of(logits_C):
+    """The class of one place, as a sigmoid or an arg max would give it, with plain Python."""
+    if len(logits_C) == 1:
+        return int(logits_C[0] > 0)
+    return max(range(len(logits_C)), key=lambda c: (logits_C[c], -c))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("space", [(4, 5), (2, 3, 4)])
+def test_only_images_without_any_label_take_the_teachers_answers(channels, space):
+    generator = torch.Generator().manual_seed(channels)
+    teacher = torch.randn((3, channels, *space), generator=generator)
+    label = torch.randint(0, 2, (3, *space), generator=generator)
+    label[0].flatten()[:7] = IGNORE
+    label[2] = IGNORE
+    found = with_answers(label, teacher)
+    assert torch.equal(found[:2], label[:2])
+    rows = teacher[2].flatten(1).T.tolist()
+    assert found[2].flatten().tolist() == [class_of(row) for row in rows]
+
+
+def test_pseudo_labels_enter_the_segmentation_terms_and_nothing_else_is_learnt(tiny):
+    preparation = tiny.material().preparation
+    teacher = build_teacher(tiny.study, preparation)
+    task = student_task(tiny.study, preparation, ref("pseudo-labels", 5), teacher).eval()
+    image, label = batch()
+    label[2:] = IGNORE
+    result = task.compute(image, label, 0)
+    teacher.eval()
+    answers = with_answers(label, teacher(image).logits)
+    assert (answers[2:] != IGNORE).all()
+    control = student_task(tiny.study, preparation, ref("control", 5), None).eval()
+    expected = control.compute(image, answers, 0)
+    assert set(result.terms) == set(expected.terms)
+    assert all(torch.equal(result.terms[name], expected.terms[name]) for name in expected.terms)
+    assert torch.equal(result.total, expected.total)
+    assert not torch.equal(result.total, control.compute(image, label, 0).total)
+    assert all(p.grad is None for p in teacher.parameters())
+
+
 def test_loss_sampling_is_a_function_of_the_step(tiny, tiny_with):
     study = tiny_with(distillation={"features": {"B": {"loss": "infonce", "places": 8}}})
     preparation = tiny.material().preparation
     teacher = build_teacher(study, preparation)
-    task = student_task(study, preparation, study.students[0], 0, teacher).eval()
+    task = student_task(study, preparation, ref("distilled"), teacher).eval()
     task.before_training(Place(torch.device("cpu"), 2), [batch()[0]])
     values = [task.compute(*batch(), step).terms["B/infonce"].item() for step in (1, 2, 1)]
     assert values[0] == values[2] != values[1]
 
 
 def test_embeddings_are_fitted_before_the_first_step_and_not_at_a_resume(tiny):
-    preparation, student = tiny.material().preparation, tiny.study.students[0]
-    task = student_task(tiny.study, preparation, student, 0, build_teacher(tiny.study, preparation))
+    preparation = tiny.material().preparation
+    teacher = build_teacher(tiny.study, preparation)
+    task = student_task(tiny.study, preparation, ref("distilled"), teacher)
     place = Place(torch.device("cpu"), 2)
     task.before_training(place, None)
     assert task.objective.needs_embeddings

@@ -16,6 +16,7 @@ from medstill.training.tasks import Place, StudentTask, TeacherTask
 from medstill.volumes.store import PreparedSet
 
 CONTROL, DISTILLED = ModelRef("control", "unet-s1", 0), ModelRef("distilled", "unet-s1", 0)
+REFERENCES = (ModelRef("all-labels", "unet-s1", 0), ModelRef("pseudo-labels", "unet-s1", 0))
 SPACING_ZYX = (3.0, 2.0, 1.0)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,6 +51,26 @@ def batches_of(monkeypatch):
     return seen
 
 
+def test_fault_5_references_share_recipe_initial_weights_and_what_they_can_of_the_batches(
+    tiny, tiny_with, tmp_path, monkeypatch, teacher
+):
+    material = tiny.material(
+        tiny_with(distillation={"unlabelled_batch": 2}), validate=lambda _: {"liver": 0.5}
+    )
+    seen = batches_of(monkeypatch)
+    for ref in (CONTROL, DISTILLED, *REFERENCES):
+        guide = teacher if ref.arm in ("distilled", "pseudo-labels") else None
+        training.train_student(material, ref, guide, tmp_path / ref.arm, {})
+    control, distilled, whole, pseudo = (seen[start : start + 4] for start in range(0, 16, 4))
+    assert len({arm[0][1] for arm in (control, distilled, whole, pseudo)}) == 1
+    assert len({arm[1][1] for arm in (control, distilled, whole, pseudo)}) == 4
+    for (_, _, image, label), (_, _, more_image, more_label) in zip(distilled, pseudo, strict=True):
+        assert torch.equal(image, more_image)
+        assert torch.equal(label, more_label)
+    assert [len(image) for _, _, image, _ in whole] == [4] * 4
+    assert not all(torch.equal(one[2], two[2]) for one, two in zip(control, whole, strict=True))
+
+
 @pytest.mark.parametrize("unlabelled", [0, 2])
 def test_fault_5_arms_share_recipe_initial_weights_and_labelled_batches(
     tiny, tiny_with, tmp_path, monkeypatch, teacher, unlabelled
@@ -79,6 +100,12 @@ def test_fault_5_no_arm_can_have_a_recipe_of_its_own(tiny, tiny_with):
     shared = {"student", "seed", "training", "prepared", "cases"}
     assert all(control[name] == distilled[name] for name in shared)
     assert set(control) - shared == {"stage", "arm", "segmentation_weight"}
+    whole, pseudo = (stages.training_key(run, ref) for ref in REFERENCES)
+    assert {name for name in control if control[name] != whole[name]} == {"arm", "cases"}
+    assert set(whole) == set(control)
+    assert {name for name in control if control[name] != pseudo[name]} == {"arm"}
+    assert set(pseudo) - set(control) == {"teacher", "unlabelled_batch"}
+    assert pseudo["teacher"] == distilled["teacher"]
 
 
 def test_fault_8_masks_meet_by_name_whatever_the_order_in_their_folders(tmp_path):
@@ -172,11 +199,13 @@ def test_fault_11_samples_of_both_arms_come_from_their_own_patients_alone(tiny, 
 
     material = tiny.material(tiny_with(distillation={"unlabelled_batch": 2}))
     split = material.split
-    control = _student_source(material, 0, None)
-    distilled = _student_source(material, 0, torch.nn.Identity())
+    control, distilled = (_student_source(material, ref) for ref in (CONTROL, DISTILLED))
     assert control.labelled == distilled.labelled == split.student
     assert control.unlabelled == ()
     assert set(distilled.unlabelled) == set(split.train) - set(split.student)
+    assert _student_source(material, ModelRef("pseudo-labels", "unet-s1", 0)) == distilled
+    whole = _student_source(material, ModelRef("all-labels", "unet-s1", 0))
+    assert (whole.labelled, whole.unlabelled) == (split.train, ())
     assert control.samples_per_step == 4
     assert distilled.samples_per_step == 6
 
@@ -203,8 +232,8 @@ def test_fault_12_the_teacher_learns_both_tasks_in_one_forward_pass(tiny):
 
 
 def student_task_of(tiny, teacher):
-    preparation = tiny.material().preparation
-    return student_task(tiny.study, preparation, tiny.study.students[0], 0, teacher)
+    ref = DISTILLED if teacher else CONTROL
+    return student_task(tiny.study, tiny.material().preparation, ref, teacher)
 
 
 def test_fault_12_distillation_runs_each_network_once_a_batch(tiny):

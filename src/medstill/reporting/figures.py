@@ -15,7 +15,15 @@ from typing import Any
 from medstill.errors import require
 
 INK, FAINT = "#010203", "#040506"
-STAND_INS = {"teacher": "#070809", "control": "#0a0b0c", "distilled": "#0d0e0f"}
+STAND_INS = {
+    "teacher": "#070809",
+    "control": "#0a0b0c",
+    "distilled": "#0d0e0f",
+    "all-labels": "#0b0c0d",
+    "pseudo-labels": "#0c0d0e",
+}
+DASHES = {"control": "--", "all-labels": ":", "pseudo-labels": "-."}
+"""Arm -> how its line is drawn where it is not solid: arms are told apart without colour too."""
 _CSS = {
     INK: "currentColor",
     FAINT: "var(--line)",
@@ -31,7 +39,7 @@ class Line:
     """One line of a chart."""
 
     kind: str
-    """`teacher`, `control` or `distilled`: its colour."""
+    """A key of `STAND_INS`: its colour."""
     x: Sequence[float]
     y: Sequence[float]
     strong: bool = False
@@ -58,8 +66,7 @@ def curve_chart(
             alpha=1.0 if line.strong else 0.55,
             marker="o" if len(line.x) == 1 else None,
             markersize=3,
-            # Told apart without colour too.
-            linestyle="--" if line.kind == "control" else "-",
+            linestyle=DASHES.get(line.kind, "-"),
             # A value at the end of the axis is seen whole.
             clip_on=False,
         )
@@ -99,7 +106,7 @@ def paired_chart(
             (control[patient], distilled[patient]),
             color=STAND_INS[kind],
             linewidth=1.0,
-            linestyle="-" if kind == "distilled" else "--",
+            linestyle=DASHES.get(kind, "-"),
             marker="o",
             markersize=3.5,
         )

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from medstill.errors import require
+from medstill.refs import student_arms
 from medstill.reporting import wording
 from medstill.reporting.charts import history_charts, paired_charts, speeds
 from medstill.reporting.gallery import galleries
@@ -71,6 +72,10 @@ def content_of(run: Run) -> dict[str, Any]:
         "study": study,
         "summary": summary,
         "verdicts": [_verdict(run, gain) for gain in summary.gains if gain.control == "control"],
+        "beside": [
+            _verdict(run, gain) for gain in summary.gains if gain.control not in wording.CONTROLS
+        ],
+        "references": [arm for arm in student_arms(study) if arm not in ("control", "distilled")],
         "collapsed": _collapsed(run),
         "left_out": [(one.id, wording.without_paths(one.reason)) for one in run.left_out],
         "models": [_model(run, row) for row in summary.models],
@@ -102,6 +107,7 @@ def _verdict(run: Run, gain: Gain) -> dict[str, str]:
     uncertain = tie and (interval.low > 0 or interval.high < 0)
     return {
         "student": gain.student,
+        "control": gain.control,
         "metric": gain.metric,
         "text": wording.change_text(gain, len(run.study.seeds)),
         "verdict": gain.verdict,
@@ -143,12 +149,12 @@ def _model(run: Run, row: ModelRow) -> dict[str, Any]:
 
 
 def _class_tables(run: Run) -> list[dict[str, Any]]:
-    """For each student: class -> the rows of teacher, control and distilled."""
+    """For each student: class -> the rows of the teacher and of every arm."""
     summary = run.summary
     teacher = next((row for row in summary.models if row.arm == "teacher"), None)
     tables = []
     for student in run.study.students:
-        arms = [summary.model(student.called, arm) for arm in ("control", "distilled")]
+        arms = [summary.model(student.called, arm) for arm in student_arms(run.study)]
         models = [row for row in (teacher, *arms) if row is not None]
         classes = [
             (name, [next(c for c in row.classes if c.class_name == name) for row in models])

@@ -13,7 +13,11 @@ ARM_NAMES = {
     "control": "control",
     "distilled": "distilled",
     "control+largest-component": "control, largest component",
+    "all-labels": "plain, all the teacher's labels",
+    "pseudo-labels": "plain, the teacher's answers as labels",
 }
+CONTROLS = ("control", "control+largest-component")
+"""Arms of the control's own labels; every other one is a reference that saw more."""
 MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EN DASH}"
 
@@ -88,15 +92,17 @@ def change_text(gain: Gain, seeds: int) -> str:
     """What a comparison found, in one sentence.
 
     Args:
-        gain: Distilled minus control.
+        gain: Distilled minus control, or minus a reference.
         seeds: How many seeds each patient's value is the mean of.
     """
     found, metric = gain.comparison, gain.metric
     what = {"dice": "mean Dice", "hd95_mm": "mean HD95"}.get(metric, metric)
     unit = " mm" if metric.endswith("_mm") else ""
     interval = found.difference
+    who = "Distillation changed the" if gain.control == "control" else "The distilled student's"
+    verb = "by" if gain.control == "control" else "differs by"
     return (
-        f"Distillation changed the {what} by {fixed(interval.mean, metric, signed=True)}{unit} "
+        f"{who} {what} {verb} {fixed(interval.mean, metric, signed=True)}{unit} "
         f"({percent(interval.confidence)} interval {spread(interval, metric)}{unit}; "
         f"{plural(found.n, 'patient')}, {plural(seeds, 'seed')})"
     )

@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import nn
 
-from medstill.config import NetworkConfig, StudentConfig, Study, content_hash
+from medstill.config import NetworkConfig, StudentConfig, Study, content_hash, deciding
 from medstill.losses import Objective, SegmentationLoss
 from medstill.networks import build, without_reconstruction
 from medstill.networks.taps import preset_layer, tap_channels
-from medstill.refs import TEACHER, ModelRef
+from medstill.refs import GUIDED, TEACHER, ModelRef
 from medstill.training import checkpoint
 from medstill.training.boundary import FitPlan, FitResult
 from medstill.training.checkpoint import BEST, weights_hash
@@ -25,6 +25,7 @@ from medstill.training.learner import Validate
 from medstill.training.seeds import torch_seed
 from medstill.training.tasks import StudentTask, TeacherTask, dice_axes
 from medstill.volumes.records import Preparation, Split
+from medstill.volumes.splits import without_labels
 from medstill.volumes.store import PreparedSet
 
 
@@ -104,7 +105,7 @@ def teacher_key(study: Study, prepared_hash: str, split: Split) -> dict[str, obj
     """All that decides the teacher."""
     return {
         "stage": "teacher",
-        "teacher": study.teacher.model_dump(mode="json"),
+        "teacher": deciding(study.teacher),
         "seed": study.seeds[0],
         "prepared": prepared_hash,
         "cases": content_hash([split.train, split.validation]),
@@ -113,23 +114,30 @@ def teacher_key(study: Study, prepared_hash: str, split: Split) -> dict[str, obj
 
 def student_key(study: Study, ref: ModelRef, prepared_hash: str, split: Split) -> dict[str, object]:
     """All that decides a student; of the distillation a control keeps the segmentation weight."""
-    student = student_config(study, ref)
+    student, distillation = student_config(study, ref), study.distillation
     key: dict[str, object] = {
         "stage": "student",
         "arm": ref.arm,
-        "student": student.model_dump(mode="json", exclude={"alias"}),
+        "student": deciding(student, {"alias"}),
         "seed": ref.seed,
-        "training": study.training.model_dump(mode="json"),
+        "training": deciding(study.training),
         "prepared": prepared_hash,
-        "cases": content_hash([split.student, split.validation]),
+        "cases": content_hash([labelled_cases(split, ref), split.validation]),
     }
-    if ref.arm == "control":
-        return {**key, "segmentation_weight": study.distillation.segmentation_weight}
-    return {
-        **key,
-        "distillation": study.distillation.model_dump(mode="json"),
-        "teacher": teacher_key(study, prepared_hash, split),
-    }
+    if ref.arm == "distilled":
+        key["distillation"] = deciding(distillation)
+    else:
+        key["segmentation_weight"] = distillation.segmentation_weight
+    if ref.arm == "pseudo-labels":
+        key["unlabelled_batch"] = distillation.unlabelled_batch
+    if ref.arm in GUIDED:
+        key["teacher"] = teacher_key(study, prepared_hash, split)
+    return key
+
+
+def labelled_cases(split: Split, ref: ModelRef) -> tuple[str, ...]:
+    """The training cases whose labels a student sees."""
+    return split.train if ref.arm == "all-labels" else split.student
 
 
 def train_teacher(material: Material, folder: Path, key: Mapping[str, object]) -> FitResult:
@@ -159,11 +167,10 @@ def train_student(
     folder: Path,
     key: Mapping[str, object],
 ) -> FitResult:
-    """Train a student: distilled with a teacher, the control with None, else the same recipe."""
-    student, seed = student_config(material.study, ref), ref.seed
+    """Train a student: one recipe for every arm; those in `GUIDED` with a teacher, else None."""
     guide = weights_hash(teacher) if teacher else None
-    task = student_task(material.study, material.preparation, student, seed, teacher)
-    source = _student_source(material, seed, teacher)
+    task = student_task(material.study, material.preparation, ref, teacher)
+    source = _student_source(material, ref)
     plan = _plan(material, ref.name, source, folder, key)
     return fit(task, replace(plan, teacher=guide))
 
@@ -174,24 +181,23 @@ def student_config(study: Study, ref: ModelRef) -> StudentConfig:
 
 
 def student_task(
-    study: Study,
-    preparation: Preparation,
-    student: StudentConfig,
-    seed: int,
-    teacher: nn.Module | None,
+    study: Study, preparation: Preparation, ref: ModelRef, teacher: nn.Module | None
 ) -> StudentTask:
-    """An untrained student with its objective; the control with `teacher=None`."""
-    network = build_student(student, preparation, seed)
-    layers = tapped_layers(study, student) if teacher else {}
+    """An untrained student with its objective; the arms in `GUIDED` take a teacher."""
+    student = student_config(study, ref)
+    network = build_student(student, preparation, ref.seed)
+    distilled = teacher if ref.arm == "distilled" else None
+    layers = tapped_layers(study, student) if distilled else {}
     return StudentTask(
         network,
-        _objective(study, preparation, network, teacher, layers, seed),
-        seed,
+        _objective(study, preparation, network, distilled, layers, ref.seed),
+        ref.seed,
         {scale: pair.student for scale, pair in layers.items()},
         FrozenTeacher(teacher, {scale: pair.teacher for scale, pair in layers.items()})
         if teacher
         else None,
         student.reconstruction_weight,
+        pseudo_labels=ref.arm == "pseudo-labels",
     )
 
 
@@ -260,15 +266,15 @@ def _segmentation(
     )
 
 
-def _student_source(material: Material, seed: int, teacher: nn.Module | None) -> SampleSource:
+def _student_source(material: Material, ref: ModelRef) -> SampleSource:
     study, split = material.study, material.split
-    extra = study.distillation.unlabelled_batch if teacher else 0
-    others = tuple(sorted({*split.train, *split.unlabelled} - set(split.student)))
+    extra = study.distillation.unlabelled_batch if ref.arm in GUIDED else 0
+    others = without_labels(split)
     return SampleSource(
         material.prepared.root,
-        split.student,
+        labelled_cases(split, ref),
         study.training,
-        seed,
+        ref.seed,
         material.preparation.spatial_dims,
         unlabelled=others if extra else (),
         unlabelled_batch=extra if others else 0,

@@ -13,6 +13,7 @@ from medstill.errors import ConfigError, unknown_name
 from medstill.losses import FEATURE_LOSSES, MAP_LOSSES, SegmentationLoss
 from medstill.networks import check_name, size_multiple
 from medstill.networks.taps import layer_names
+from medstill.refs import GUIDED, ModelRef, student_arms
 from medstill.training.assembly import (
     build_student,
     build_teacher,
@@ -101,10 +102,12 @@ def estimate(study: Study, preparation: Preparation, workers: int) -> Estimate:
     step_s = {"teacher": _step_s(task, preparation, recipe, recipe.batch_size)}
     total_s = step_s["teacher"] * study.teacher.training.steps
     for student in study.students:
-        for arm, guide in (("control", None), ("distilled", teacher)):
+        for arm in student_arms(study):
+            ref = ModelRef(arm, student.called, study.seeds[0])
+            guide = teacher if arm in GUIDED else None
             extra = study.distillation.unlabelled_batch if guide else 0
             task_s = _step_s(
-                student_task(study, preparation, student, study.seeds[0], guide),
+                student_task(study, preparation, ref, guide),
                 preparation,
                 study.training,
                 study.training.batch_size + extra,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from medstill.config import IGNORE, ReconstructionConfig
 from medstill.losses import Objective, SegmentationLoss, mask_blocks, reconstruction_loss
+from medstill.losses.numerics import as_class_logits, predicted_classes
 from medstill.networks import run
 from medstill.networks.taps import Taps
 from medstill.training.frozen import FrozenTeacher, TeacherView
@@ -99,7 +100,7 @@ class TeacherTask(nn.Module):
 
 
 class StudentTask(nn.Module):
-    """A student's step. Control and distilled differ in `objective` and `teacher` alone."""
+    """A student's step. The arms differ in `objective`, `teacher` and `pseudo_labels` alone."""
 
     def __init__(
         self,
@@ -109,10 +110,12 @@ class StudentTask(nn.Module):
         layers: Mapping[str, str],
         teacher: FrozenTeacher | None,
         reconstruction_weight: float = 0.0,
+        pseudo_labels: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self.objective = objective
+        self.pseudo_labels = pseudo_labels
         self.seed = seed
         self.layers = dict(layers)
         self.reconstruction_weight = reconstruction_weight
@@ -127,7 +130,7 @@ class StudentTask(nn.Module):
         view = self._teacher(image_BC) if self._teacher else None
         terms = self.objective(
             output.logits,
-            label_B,
+            with_answers(label_B, view.logits_BC) if view and self.pseudo_labels else label_B,
             student_features=features,
             teacher_logits_BC=view.logits_BC if view else None,
             teacher_features=view.features if view else {},
@@ -151,6 +154,21 @@ class StudentTask(nn.Module):
         if batches is not None and self.objective.needs_embeddings:
             teacher = self._teacher
             self.objective.fit_embeddings(teacher(place.put(batch)).features for batch in batches)
+
+
+def with_answers(label_B: Tensor, teacher_BC: Tensor) -> Tensor:
+    """Labels in which the images that have none, 255 all over, carry the teacher's classes.
+
+    Ignored places of labelled images stay ignored.
+
+    Args:
+        label_B: `(B, ...)`.
+        teacher_BC: The teacher's logits `(B, C, ...)` of the same images; one channel z counts as
+            (0, z).
+    """
+    bare_B = (label_B == IGNORE).flatten(1).all(dim=1).view(-1, *[1] * (label_B.dim() - 1))
+    answer_B = predicted_classes(as_class_logits(teacher_BC)).to(label_B.dtype)
+    return torch.where(bare_B, answer_B, label_B)
 
 
 def dice_axes(choice: Literal["auto", "batch", "sample"], spatial_dims: int) -> str:

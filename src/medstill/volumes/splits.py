@@ -147,6 +147,25 @@ def check_split(split: Split) -> None:
             )
 
 
+def without_labels(split: Split) -> tuple[str, ...]:
+    """Cases that students see without labels: the teacher's others, and those that have none."""
+    return tuple(sorted({*split.train, *split.unlabelled} - set(split.student)))
+
+
+def demand_unlabelled(split: Split, references: Sequence[str]) -> None:
+    """Demand images for the teacher's answers where a study asks for pseudo-labels.
+
+    Raises:
+        SplitError: The students see the labels of every training case.
+    """
+    if "pseudo-labels" in references and not without_labels(split):
+        raise SplitError(
+            "Expected training cases whose labels the students do not see, since references has "
+            "pseudo-labels; found none. Lower label_fraction, add cases without labels, or take "
+            "pseudo-labels out of references."
+        )
+
+
 def save_split(split: Split, path: Path) -> None:
     """Write a split as JSON.
 
