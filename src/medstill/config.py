@@ -147,6 +147,8 @@ class NetworkConfig(Record):
     """A name listed by `medstill networks`, or one of `monai.networks.nets`."""
     width: PositiveFloat = 1.0
     """Factor on every channel width."""
+    depth: Later[PositiveFloat] = 1.0
+    """Factor on the number of transformer blocks (`transunet-t2`)."""
     options: dict[str, Any] = {}
     """Further arguments of a MONAI network."""
 

@@ -22,7 +22,7 @@ both = [pytest.param(name, dims, id=f"{name}-{dims}d") for name in NETWORKS for 
 
 def thin(name: str, dims: int, *, reconstruction: bool = False) -> nn.Module:
     """The network with few channels, for 2 input channels and 3 classes, of fixed weights."""
-    width = 1 / 16 if name == "unet-t1" else 0.5
+    width = 1 / 16 if NETWORKS[name].teaches else 0.5
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build(

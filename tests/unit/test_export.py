@@ -59,19 +59,22 @@ def trained(network, *shape):
     return network
 
 
+SMALL_T2 = NetworkConfig(name="transunet-t2", width=1 / 16, depth=1 / 4)
 CASES = {
-    "s1-2d": ("unet-s1", contract(channels=2, classes=4)),
-    "compact-3d": ("compact", contract(dims=3, patch=(16, 32, 48))),
+    "s1-2d": (NetworkConfig(name="unet-s1"), contract(channels=2, classes=4)),
+    "compact-3d": (NetworkConfig(name="compact"), contract(dims=3, patch=(16, 32, 48))),
+    "t2-2d": (SMALL_T2, contract()),
+    "t2-3d": (SMALL_T2, contract(dims=3, patch=(32, 48, 64))),
 }
 
 
 @pytest.fixture(scope="module", params=CASES)
 def exported(request, tmp_path_factory):
-    name, agreed = CASES[request.param]
+    config, agreed = CASES[request.param]
     preparation = agreed.preparation
     torch.manual_seed(1)
     network = build(
-        NetworkConfig(name=name),
+        config,
         spatial_dims=preparation.spatial_dims,
         in_channels=preparation.channels,
         out_channels=agreed.output_channels,

@@ -85,7 +85,7 @@ def test_without_reconstruction_the_teacher_has_one_decoder_less():
 def test_reconstruction_of_a_network_without_second_decoder_is_refused():
     assert can_reconstruct("unet-s1")
     assert not can_reconstruct("compact")
-    with pytest.raises(ConfigError, match=r"unet-t1, unet-s1.*is 'compact'.*weight to 0"):
+    with pytest.raises(ConfigError, match=r"transunet-t2, unet-s1.*is 'compact'.*weight to 0"):
         make("compact", reconstruction=True)
 
 

@@ -19,6 +19,7 @@ class Request:
     in_channels: int
     out_channels: int
     width: float = 1.0
+    depth: float = 1.0
     reconstruction: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -13,6 +13,7 @@ from medstill.errors import ConfigError
 from medstill.networks import foreign
 from medstill.networks.compact import compact, compact_dw
 from medstill.networks.request import Request
+from medstill.networks.transunet import transunet
 from medstill.networks.unet import unet
 
 SCALES = ("E", "B", "D")
@@ -29,6 +30,10 @@ class Entry:
     reconstructs: bool
     """Whether it can have a second decoder."""
     purpose: str
+    deepens: bool = False
+    """Whether it has transformer blocks, whose number the depth factor scales."""
+    teaches: bool = False
+    """Whether it is listed with its second decoder, as a teacher."""
 
 
 # In the U-Nets E is what the second pooling gives: in the students, which have two poolings, the
@@ -39,6 +44,15 @@ NETWORKS: dict[str, Entry] = {
         {"E": "encoder.pools.1", "B": "encoder.bottleneck", "D": "segmentation.blocks.0"},
         reconstructs=True,
         purpose="teacher: multi-task U-Net of the thesis",
+        teaches=True,
+    ),
+    "transunet-t2": Entry(
+        transunet,
+        {"E": "encoder.pools.1", "B": "encoder.bottleneck", "D": "segmentation.blocks.0"},
+        reconstructs=True,
+        purpose="teacher: multi-task TransUNet, attends to every place at stride 16",
+        deepens=True,
+        teaches=True,
     ),
     "unet-s1": Entry(
         partial(unet, widths=(16, 32, 64), convs=1),
@@ -99,7 +113,7 @@ def build(
     """Build a network; the same state of torch's generator gives the same weights.
 
     Args:
-        config: Name, width factor (our own networks) and options (MONAI's networks).
+        config: Name, width and depth factors (our own networks) and options (MONAI's networks).
         spatial_dims: 2 or 3.
         in_channels: Channels of the input.
         out_channels: Channels of the logits: 1 for one foreground class, else all classes.
@@ -111,16 +125,18 @@ def build(
     Raises:
         UnknownNameError: Neither we nor MONAI have such a network.
         ConfigError: An option the network does not take or needs; a width factor for a MONAI
-            network; a reconstruction of a network without a second decoder.
+            network; a depth factor for a network without transformer blocks; a reconstruction of
+            a network without a second decoder.
     """
     request = Request(
         config.name,
         spatial_dims,
         in_channels,
         out_channels,
-        config.width,
-        reconstruction,
-        dict(config.options),
+        width=config.width,
+        depth=config.depth,
+        reconstruction=reconstruction,
+        options=dict(config.options),
     )
     _check(request)
     if config.name in NETWORKS:
@@ -136,6 +152,12 @@ def _check(request: Request) -> None:
     if request.spatial_dims not in (2, 3):
         raise ConfigError(f"Networks have 2 or 3 spatial dimensions, not {request.spatial_dims}.")
     check_name(name)
+    if request.depth != 1 and not (name in NETWORKS and NETWORKS[name].deepens):
+        able = ", ".join(key for key, entry in NETWORKS.items() if entry.deepens)
+        raise ConfigError(
+            f"A depth factor is for {able}, but the network is '{name}' and depth is "
+            f"{request.depth}. Remove it."
+        )
     if name in NETWORKS and request.options:
         raise ConfigError(
             f"'{name}' takes a width factor and no options, but options has "

@@ -15,9 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
-
-from medstill.networks.blocks import OPERATIONS, ConcatTransposed, initialise, plain_block, scaled
+from medstill.networks.blocks import (
+    OPERATIONS,
+    ConcatTransposed,
+    Operations,
+    initialise,
+    plain_block,
+    scaled,
+)
 from medstill.networks.encoder_decoder import Decoder, Encoder, EncoderDecoder
 from medstill.networks.request import Request
 
@@ -33,17 +38,13 @@ def unet(request: Request, *, widths: Sequence[int], convs: int) -> EncoderDecod
     ops = OPERATIONS[request.spatial_dims]
     levels = scaled(widths, request.width)
 
-    def block(source: int, width: int) -> nn.Module:
-        return plain_block(ops, source, width, convs=convs, bias=True)
-
     def decoder(channels: int) -> Decoder:
-        return Decoder(
-            [ConcatTransposed(ops, deep, skip) for skip, deep in pairwise(levels)],
-            [block(2 * skip, skip) for skip in levels[:-1]],
-            ops.conv(levels[0], channels, 1),
-        )
+        return unet_decoder(ops, levels, channels, convs=convs)
 
-    *blocks, bottleneck = (block(a, b) for a, b in pairwise((request.in_channels, *levels)))
+    *blocks, bottleneck = (
+        plain_block(ops, source, width, convs=convs, bias=True)
+        for source, width in pairwise((request.in_channels, *levels))
+    )
     network = EncoderDecoder(
         Encoder(blocks, [ops.max_pool(2) for _ in blocks], bottleneck),
         decoder(request.out_channels),
@@ -52,3 +53,19 @@ def unet(request: Request, *, widths: Sequence[int], convs: int) -> EncoderDecod
     )
     initialise(network)
     return network
+
+
+def unet_decoder(ops: Operations, levels: Sequence[int], channels: int, *, convs: int) -> Decoder:
+    """A U-Net's way up: transposed convolutions, skips concatenated, a block per level, a 1x1 head.
+
+    Args:
+        ops: The layers of one number of spatial dimensions.
+        levels: Channels of the encoder's levels, finest first, the bottleneck last.
+        channels: Channels of the answer.
+        convs: Convolutions in a block.
+    """
+    return Decoder(
+        [ConcatTransposed(ops, deep, skip) for skip, deep in pairwise(levels)],
+        [plain_block(ops, 2 * skip, skip, convs=convs, bias=True) for skip in levels[:-1]],
+        ops.conv(levels[0], channels, 1),
+    )

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from medstill.config import NetworkConfig
-from medstill.networks import NETWORKS, NetworkFacts, can_reconstruct, describe
+from medstill.networks import NETWORKS, NetworkFacts, describe
 from medstill.training.assembly import output_channels
 from medstill.volumes.records import Preparation
 
@@ -46,7 +46,7 @@ def network_table(
             in_channels=channels,
             out_channels=1 if classes == 2 else classes,
             size=(edge,) * spatial_dims if edge else None,
-            reconstruction=can_reconstruct(one) and one == "unet-t1",
+            reconstruction=one in NETWORKS and NETWORKS[one].teaches,
         )
         rows.append((facts, NETWORKS[one].purpose if one in NETWORKS else "MONAI"))
     return rows
