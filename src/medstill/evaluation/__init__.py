@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from medstill.evaluation.folders import score_folders
     from medstill.evaluation.grid import compare_rows, summarise_grid
     from medstill.evaluation.gridrecords import GridEntry, GridGain, GridRow, GridSummary, Level
+    from medstill.evaluation.gridtable import Beside, table_markdown
     from medstill.evaluation.image_quality import psnr, ssim
     from medstill.evaluation.overlap import dice_by_class, mean_by_class
     from medstill.evaluation.postprocess import largest_components
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from medstill.evaluation.statistics import bootstrap_interval
 
 __all__ = [
+    "Beside",
     "CaseScore",
     "Entry",
     "GridEntry",
@@ -46,6 +48,7 @@ __all__ = [
     "ssim",
     "summarise",
     "summarise_grid",
+    "table_markdown",
 ]
 
 _HOMES = {
@@ -53,6 +56,7 @@ _HOMES = {
     "folders": ("score_folders",),
     "grid": ("compare_rows", "summarise_grid"),
     "gridrecords": ("GridEntry", "GridGain", "GridRow", "GridSummary", "Level"),
+    "gridtable": ("Beside", "table_markdown"),
     "image_quality": ("psnr", "ssim"),
     "overlap": ("dice_by_class", "mean_by_class"),
     "postprocess": ("largest_components",),

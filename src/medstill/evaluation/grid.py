@@ -138,18 +138,20 @@ def _sorted(table: Table, axes: Mapping[str, Sequence[str]]) -> Table:
 def _notes(table: Table) -> Iterator[str]:
     """What differs between rows or patients, so that no row changes in silence."""
     groups = [
-        (f"{row.name}, {arm}", group)
+        (row, arm, group)
         for row, arms in table.items()
         for arm, group in arms.items()
         if arm != "teacher"
     ]
-    everywhere = {unit for _, group in groups for unit in group}
-    for name, group in groups:
-        lacking = _places(everywhere - group.keys(), everywhere)
+    everywhere: dict[tuple[str, ...], set[Unit]] = {}
+    for row, _, group in groups:
+        everywhere.setdefault(row.axes, set()).update(group)
+    for row, arm, group in groups:
+        lacking = _places(everywhere[row.axes] - group.keys(), everywhere[row.axes])
         if lacking:
-            yield f"{name}: not scored for {'; '.join(lacking)}."
+            yield f"{row.name}, {arm}: not scored for {'; '.join(lacking)}."
     folds: dict[str, set[object]] = {}
-    for _, group in groups:
+    for _, _, group in groups:
         for unit, entry in group.items():
             for patient in entry.scores.patients:
                 folds.setdefault(patient, set()).add(unit.fold)

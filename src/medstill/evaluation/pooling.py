@@ -59,6 +59,11 @@ class Row:
         return cls(tuple(sorted(values.items())), student)
 
     @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that are not pooled; a run by itself has others than the grid."""
+        return tuple(axis for axis, _ in self.values)
+
+    @property
     def name(self) -> str:
         """Such as `loss-kl compact`, or the student alone."""
         place = "_".join(f"{axis}-{value}" for axis, value in self.values)
