@@ -22,6 +22,15 @@ if TYPE_CHECKING:
         save_scores,
         score_case,
     )
+    from medstill.evaluation.selection import (
+        Selection,
+        Validation,
+        load_selection,
+        nested_entries,
+        save_selection,
+        select_rows,
+        selection_markdown,
+    )
     from medstill.evaluation.statistics import bootstrap_interval
 
 __all__ = [
@@ -34,17 +43,24 @@ __all__ = [
     "GridSummary",
     "Level",
     "ModelScores",
+    "Selection",
     "Summary",
+    "Validation",
     "bootstrap_interval",
     "compare_rows",
     "dice_by_class",
     "largest_components",
     "load_scores",
+    "load_selection",
     "mean_by_class",
+    "nested_entries",
     "psnr",
     "save_scores",
+    "save_selection",
     "score_case",
     "score_folders",
+    "select_rows",
+    "selection_markdown",
     "ssim",
     "summarise",
     "summarise_grid",
@@ -61,6 +77,15 @@ _HOMES = {
     "overlap": ("dice_by_class", "mean_by_class"),
     "postprocess": ("largest_components",),
     "scores": ("CaseScore", "ModelScores", "load_scores", "save_scores", "score_case"),
+    "selection": (
+        "Selection",
+        "Validation",
+        "load_selection",
+        "nested_entries",
+        "save_selection",
+        "select_rows",
+        "selection_markdown",
+    ),
     "statistics": ("bootstrap_interval",),
 }
 

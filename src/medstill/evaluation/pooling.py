@@ -75,6 +75,15 @@ Group = Mapping[Unit, Entry]
 Table = dict[Row, dict[Arm, dict[Unit, Entry]]]
 
 
+def place_of(
+    values: Mapping[str, str], student: str, seed: int, pooled: Sequence[str]
+) -> tuple[Row, Unit]:
+    """Row and unit of a network, from the values of its run."""
+    free = {axis: value for axis, value in values.items() if axis not in pooled}
+    places = tuple((axis, values[axis]) for axis in pooled if axis in values)
+    return Row.of(free, student), Unit(places, seed)
+
+
 def tabulate(entries: Iterable[tuple[Mapping[str, str], Entry]], pooled: Sequence[str]) -> Table:
     """Put every network into its row, arm and unit.
 
@@ -90,9 +99,7 @@ def tabulate(entries: Iterable[tuple[Mapping[str, str], Entry]], pooled: Sequenc
     table: Table = {}
     teachers: list[tuple[Row, Unit, Entry]] = []
     for values, entry in entries:
-        free = {axis: value for axis, value in values.items() if axis not in pooled}
-        row = Row.of(free, entry.student)
-        unit = Unit(tuple((axis, values[axis]) for axis in pooled if axis in values), entry.seed)
+        row, unit = place_of(values, entry.student, entry.seed, pooled)
         if entry.arm == "teacher":
             teachers.append((row, unit, entry))
         else:
