@@ -64,8 +64,15 @@ def commands() -> str:
     """The page of commands."""
     group: Any = typer.main.get_command(app)
     parts = [NOTE, COMMANDS_INTRODUCTION, _command("medstill", group)]
-    parts += [_command(f"medstill {name}", found) for name, found in group.commands.items()]
+    parts += [_command(name, found) for name, found in _below("medstill", group)]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _below(name: str, group: Any) -> Iterator[tuple[str, Any]]:
+    for below, command in group.commands.items():
+        yield f"{name} {below}", command
+        if hasattr(command, "commands"):
+            yield from _below(f"{name} {below}", command)
 
 
 PAGES = {"study-file.md": study_file, "commands.md": commands}
@@ -209,7 +216,8 @@ def _command(name: str, command: Any) -> str:
     usage = [name, *([] if not options else ["[OPTIONS]"]), *map(_argument, arguments)]
     usage += ["COMMAND"] if hasattr(command, "commands") else []
     lines = [f"## {name}\n", f"{inspect.cleandoc(command.help or '')}\n"]
-    lines += [f"    {' '.join(usage)}\n", "| | | default |\n|---|---|---|"]
+    lines += [f"    {' '.join(usage)}\n"]
+    lines += ["| | | default |\n|---|---|---|"] if shown else []
     lines += [_row(f"`{_argument(one)}`", one) for one in arguments]
     lines += [_row(_option(one), one) for one in options]
     return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 The stages of a run, each also a command: `prepare`, `train_teacher`, `distill`, `evaluate`,
 `export`, `predict`, `report`; `run` does them all. A study comes from `load_study` or is a `Study`.
+`run_grid` runs a study of many runs, which `load_grid` reads.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
         run,
         train_teacher,
     )
+    from medstill.study.grid import GridOptions, run_grid
+    from medstill.study.gridfile import load_grid
     from medstill.studyfile import load_study
 
 _STAGES = (
@@ -41,6 +44,7 @@ _STAGES = (
 )
 
 __all__ = [
+    "GridOptions",
     "MedstillError",
     "Study",
     "check",
@@ -48,11 +52,13 @@ __all__ = [
     "evaluate",
     "evaluate_masks",
     "export",
+    "load_grid",
     "load_study",
     "predict",
     "prepare",
     "report",
     "run",
+    "run_grid",
     "train_teacher",
 ]
 
@@ -60,8 +66,11 @@ __getattr__ = lazy_names(
     __name__,
     {
         **dict.fromkeys(_STAGES, "medstill.pipeline"),
+        "GridOptions": "medstill.study.grid",
         "MedstillError": "medstill.errors",
         "Study": "medstill.config",
+        "load_grid": "medstill.study.gridfile",
         "load_study": "medstill.studyfile",
+        "run_grid": "medstill.study.grid",
     },
 )

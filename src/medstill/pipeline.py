@@ -16,13 +16,14 @@ from medstill import deploy, evaluation, handover, scoring, stages, training
 from medstill import reporting as pages
 from medstill.config import Study
 from medstill.errors import ConfigError
+from medstill.links import prepared_folder
 from medstill.refs import GUIDED, TEACHER, student_arms, student_refs
 from medstill.runs import check_run, cores, open_run, write_json
 from medstill.stages import Job, Perform, in_turn
 from medstill.volumes.layouts import find_dataset
-from medstill.volumes.preparation import resolve_preparation
+from medstill.volumes.preparation import draft_preparation
 from medstill.volumes.prepare import prepare as prepare_cases
-from medstill.volumes.records import Dataset, Preparation
+from medstill.volumes.records import Dataset
 from medstill.volumes.splits import (
     check_division,
     demand_unlabelled,
@@ -90,13 +91,13 @@ def check(study: Study, data: AnyPath, *, skip_bad: bool = False) -> None:
     data = Path(data)
     dataset = find_dataset(data, skip_bad=skip_bad)
     check_division(dataset, study.split, study.label_fraction)
-    training.check_networks(study, _draft(study, dataset))
+    training.check_networks(study, draft_preparation(dataset, study.data))
 
 
 def estimate(study: Study, data: AnyPath) -> Estimate:
     """What the trainings of a study will cost, from a few timed steps on noise."""
     data = Path(data)
-    preparation = _draft(study, find_dataset(data, skip_bad=True))
+    preparation = draft_preparation(find_dataset(data, skip_bad=True), study.data)
     return training.estimate(study, preparation, study.engine.workers or cores())
 
 
@@ -113,10 +114,21 @@ def prepare(study: Study, data: AnyPath, out: AnyPath, *, skip_bad: bool = False
     prepared = prepare_cases(
         dataset,
         study.data,
-        out / stages.PREPARED,
+        prepared_folder(out),
         workers=study.engine.workers,
         skip_bad=skip_bad,
     )
+    divide(study, dataset, prepared, out)
+    return prepared
+
+
+def divide(study: Study, dataset: Dataset, prepared: PreparedSet, out: Path) -> None:
+    """Divide the patients of prepared cases, and claim the run folder for the study.
+
+    Raises:
+        DataError: The patients cannot be divided so, or no training case holds a foreground class.
+        RunError: `out` belongs to another study.
+    """
     infos = tuple(prepared.infos.values())
     split = make_split(
         infos, study.split, study.label_fraction, prepared.data_hash, dataset.splits_file
@@ -128,7 +140,6 @@ def prepare(study: Study, data: AnyPath, out: AnyPath, *, skip_bad: bool = False
         load_split(out / stages.SPLIT_FILE, prepared.data_hash)
     save_split(split, out / stages.SPLIT_FILE)
     open_run(out, study)
-    return prepared
 
 
 def jobs(study: Study, data: Path, out: Path, *, resume: bool = True) -> tuple[Job, ...]:
@@ -136,8 +147,11 @@ def jobs(study: Study, data: Path, out: Path, *, resume: bool = True) -> tuple[J
     found: list[Job] = []
     for ref in (TEACHER, *student_refs(study)):
         needs = (TEACHER.name,) if ref.arm in GUIDED else ()
-        found.append(Job(ref.name, stages.train, (out, ref, resume), needs))
-        found.append(Job(f"{ref.name} scores", scoring.score, (out, ref, data), (ref.name,)))
+        folder = ref.folder(out)
+        found.append(Job(ref.name, stages.train, (out, ref, resume), needs, folder))
+        work = (out, ref, data)
+        scores = Job(f"{ref.name} scores", scoring.score, work, (ref.name,), folder / scoring.TEST)
+        found.append(scores)
     return tuple(found)
 
 
@@ -279,8 +293,3 @@ def report(out: AnyPath) -> Path:
     """Write the report page of a run: one self-contained HTML file."""
     out = Path(out)
     return pages.write_report(out, out / REPORT_FILE)
-
-
-def _draft(study: Study, dataset: Dataset) -> Preparation:
-    """The preparation without a look at the images: the spacing plays no part in a check."""
-    return resolve_preparation(dataset, study.data, [(1.0, 1.0, 1.0)])

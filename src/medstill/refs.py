@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medstill.config import Study
+from medstill.links import follow
 
 GUIDED = ("distilled", "pseudo-labels")
 """Arms that cannot be trained without the teacher."""
@@ -28,8 +29,8 @@ class ModelRef:
         return f"students/{self.student}/{self.arm}/seed-{self.seed}"
 
     def folder(self, run: Path) -> Path:
-        """Folder of this network in a run folder."""
-        return run / self.name
+        """Folder of this network in a run folder, or the one that the run shares with others."""
+        return follow(run / self.name)
 
 
 TEACHER = ModelRef("teacher")

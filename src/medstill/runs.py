@@ -171,6 +171,12 @@ class Stage:
         )
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether the stage of a folder is finished, whatever decided it."""
+    path = folder / STAGE_FILE
+    return path.exists() and bool(read_json(path).get("finished"))
+
+
 def _difference(found: Any, asked: Mapping[str, Any]) -> str:
     old = dict(_leaves(found or {}))
     new = dict(_leaves(json.loads(json.dumps(dict(asked), default=str))))
@@ -191,7 +197,10 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, node
 
 
-UNCLAIMED = ("prepared", "split.json", "medstill.log", MANIFEST_FILE)
+UNCLAIMED = (
+    *("prepared", "prepared.link", "split.json", "medstill.log", "failure.json"),
+    MANIFEST_FILE,
+)
 """What a preparation may leave in a folder that no study has claimed yet."""
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from medstill import deploy, evaluation, training
 from medstill.config import content_hash, deciding
 from medstill.errors import RunError
+from medstill.links import gallery_folder
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.runs import Stage, atomic, read_json, write_json
 from medstill.stages import (
@@ -31,7 +32,6 @@ TEST = "test"
 SCORES_FILE = "scores.json"
 FILTERED_SCORES_FILE = "scores-largest-component.json"
 RECONSTRUCTION_FILE = "reconstruction.json"
-GALLERY = "gallery"
 COMPARISON_FILE = "comparison.json"
 MOST_PSNR_DB = 200.0
 
@@ -148,7 +148,7 @@ def reconstruction_quality(run: Opened) -> list[dict[str, Any]]:
 
 def paint_gallery(run: Opened, data: Path) -> None:
     """Keep one slice of each test case for the report's overlays: the one with most foreground."""
-    pages = {name: run.out / GALLERY / f"{name}.npz" for name in run.split.test}
+    pages = {name: gallery_folder(run.out) / f"{name}.npz" for name in run.split.test}
     if all(path.exists() for path in pages.values()):
         return
     for case, image, truth in test_cases(run, data):

@@ -16,13 +16,13 @@ import numpy as np
 from medstill import deploy, evaluation, training
 from medstill.config import NetworkConfig, Study, content_hash
 from medstill.errors import RunError
+from medstill.links import prepared_folder
 from medstill.refs import GUIDED, TEACHER, ModelRef
 from medstill.runs import Stage, read_study
 from medstill.volumes.records import Split
 from medstill.volumes.splits import load_split
 from medstill.volumes.store import PreparedSet, open_set
 
-PREPARED = "prepared"
 SPLIT_FILE = "split.json"
 
 
@@ -34,6 +34,8 @@ class Job:
     function: Callable[..., object]
     arguments: tuple[Any, ...]
     needs: tuple[str, ...] = ()
+    folder: Path | None = None
+    """The stage's folder. Jobs of several runs that have the same one are the same job."""
 
 
 Perform = Callable[[Sequence[Job]], None]
@@ -67,7 +69,7 @@ def open_prepared(out: Path) -> Opened:
         RunError: There is no such run, or its preparation is not finished.
     """
     study = read_study(out)
-    prepared = open_set(out / PREPARED)
+    prepared = open_set(prepared_folder(out))
     return Opened(out, study, prepared, load_split(out / SPLIT_FILE, prepared.data_hash))
 
 

@@ -14,6 +14,9 @@ from pydantic import BaseModel, ValidationError
 from medstill.config import Study
 from medstill.errors import ConfigError, unknown_name
 
+MANY_RUNS = {"base", "axes"}
+"""Keys of a file that describes many runs; see `medstill.study.gridfile`."""
+
 
 def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
     """Read a study file and apply `a.b=c` overrides.
@@ -25,7 +28,23 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
     Raises:
         ConfigError: The file is missing or no YAML, or keys or values are wrong; all are named.
     """
-    path = Path(path)
+    content = read_yaml(Path(path))
+    if MANY_RUNS & content.keys():
+        raise ConfigError(
+            f"'{path}' describes many runs (it has the key '{min(MANY_RUNS & content.keys())}'). "
+            f"Run it with 'medstill study run {path}'."
+        )
+    for text in overrides:
+        override(content, text)
+    return parse_study(content, source=str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        ConfigError: The file is missing, no YAML, or holds something else.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -37,9 +56,7 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
             f"The study file '{path}' must hold keys and values, but holds "
             f"{type(content).__name__}. Start from one of the files in studies/."
         )
-    for text in overrides:
-        _override(content, text)
-    return parse_study(content, source=str(path))
+    return content
 
 
 def parse_study(content: Mapping[str, Any], *, source: str = "the study") -> Study:
@@ -51,9 +68,19 @@ def parse_study(content: Mapping[str, Any], *, source: str = "the study") -> Stu
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        lines = [f"  {_explain(problem)}" for problem in _causes(error.errors())]
-        noun = "problem" if len(lines) == 1 else "problems"
-        raise ConfigError(f"{len(lines)} {noun} in {source}:\n" + "\n".join(lines)) from error
+        raise problems_error(problems_of(error, Study), source) from error
+
+
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Every wrong key and value of a record that was refused, each with its place."""
+    return [_explain(problem, model) for problem in _causes(error.errors())]
+
+
+def problems_error(problems: Sequence[str], source: str) -> ConfigError:
+    """The error that lists every problem of a file at once."""
+    noun = "problem" if len(problems) == 1 else "problems"
+    lines = "".join(f"\n  {problem}" for problem in problems)
+    return ConfigError(f"{len(problems)} {noun} in {source}:{lines}")
 
 
 def _causes(problems: Sequence[Any]) -> list[Any]:
@@ -71,7 +98,12 @@ def _lies_below(place: Sequence[Any], parent: Sequence[Any]) -> bool:
     return len(place) > len(parent) and place[: len(parent)] == parent
 
 
-def _override(content: dict[str, Any], text: str) -> None:
+def override(content: dict[str, Any], text: str) -> None:
+    """Apply one text such as `training.steps=200` to the content of a file; the value is YAML.
+
+    Raises:
+        ConfigError: It is no such text, or there is no such place.
+    """
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise ConfigError(f"--set expects KEY=VALUE such as training.steps=200, but got '{text}'.")
@@ -81,41 +113,50 @@ def _override(content: dict[str, Any], text: str) -> None:
         raise ConfigError(
             f"--set {text}: the value is not valid YAML. Put it in quotes."
         ) from error
+    set_value(content, key, parsed, source=f"--set {text}")
+
+
+def set_value(content: dict[str, Any], key: str, value: Any, *, source: str) -> None:
+    """Set the value of a dotted key in place; a position counts the entries of a list from 0.
+
+    Raises:
+        ConfigError: There is no such place; the message begins with `source`.
+    """
     *parents, last = key.split(".")
     node: Any = content
     for part in parents:
-        node = _child(node, part, text)
+        node = _child(node, part, source)
     if isinstance(node, list):
-        node[_position(node, last, text)] = parsed
+        node[_position(node, last, source)] = value
     elif isinstance(node, dict):
-        node[last] = parsed
+        node[last] = value
     else:
-        raise ConfigError(f"--set {text}: there is nothing to set below a single value.")
+        raise ConfigError(f"{source}: there is nothing to set below a single value.")
 
 
-def _child(node: Any, part: str, text: str) -> Any:
+def _child(node: Any, part: str, source: str) -> Any:
     if isinstance(node, list):
-        return node[_position(node, part, text)]
+        return node[_position(node, part, source)]
     if not isinstance(node, dict):
-        raise ConfigError(f"--set {text}: '{part}' lies below a single value.")
+        raise ConfigError(f"{source}: '{part}' lies below a single value.")
     if node.get(part) is None:
         node[part] = {}
     return node[part]
 
 
-def _position(node: list[Any], part: str, text: str) -> int:
+def _position(node: list[Any], part: str, source: str) -> int:
     if not part.isdigit() or int(part) >= len(node):
         raise ConfigError(
-            f"--set {text}: '{part}' must be a position from 0 to {len(node) - 1} of that list."
+            f"{source}: '{part}' must be a position from 0 to {len(node) - 1} of that list."
         )
     return int(part)
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, model: type[BaseModel]) -> str:
     location = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         parent = list(problem["loc"][:-1])
-        known = list(_keys_at(Study, parent))
+        known = list(_keys_at(model, parent))
         return f"{location}: {unknown_name('key', str(problem['loc'][-1]), known)}"
     got = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
     message = problem["msg"].removeprefix("Value error, ")

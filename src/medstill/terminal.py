@@ -34,14 +34,14 @@ def console() -> Console:
 
 def show_estimate(out: Console, study: Study, found: Estimate) -> None:
     """What a study will cost."""
-    table = _table("training", "s / step, one thread", "steps", "trainings")
+    table = new_table("training", "s / step, one thread", "steps", "trainings")
     for name, seconds in found.step_s.items():
         teacher = name == "teacher"
         steps = study.teacher.training.steps if teacher else study.training.steps
         table.add_row(name, f"{seconds:.3f}", str(steps), "1" if teacher else str(len(study.seeds)))
     out.print(table)
     out.print(
-        f"Everything checked. The trainings take {_duration(found.training_s)} with "
+        f"Everything checked. The trainings take {duration(found.training_s)} with "
         f"{found.workers} worker(s) and {found.memory_mb:.0f} MB of memory each."
     )
 
@@ -51,13 +51,13 @@ def show_inspection(out: Console, found: Inspection) -> None:
     labelled = sum(row.labelled for row in found.cases)
     out.print(f"{found.root}: layout {found.layout}, {', '.join(found.modalities)}")
     out.print(f"{len(found.cases)} cases ({labelled} labelled) of {found.patients} patients")
-    table = _table("axis", "size", "spacing mm")
+    table = new_table("axis", "size", "spacing mm")
     for axis, size, spacing in zip_longest("zyx", found.size_zyx, found.spacing_zyx_mm):
         table.add_row(axis, _spread(size, 0), _spread(spacing, 3))
     out.print(table)
     for channel, (low, high) in enumerate(found.intensity):
         out.print(f"intensity of channel {channel}: {low:g} to {high:g}")
-    table = _table("label", "value", "cases", "voxels", "share", "mean ml")
+    table = new_table("label", "value", "cases", "voxels", "share", "mean ml")
     for label in found.labels:
         volume = "-" if label.ml is None else f"{label.ml:.1f}"
         row = (str(label.value), str(label.cases), f"{label.voxels:,}", f"{label.share:.2%}")
@@ -99,7 +99,7 @@ def show_problems(out: Console, problems: Sequence[str]) -> None:
 
 def show_training(out: Console, results: Mapping[str, Mapping[str, Any]]) -> None:
     """How trainings ended."""
-    table = _table("training", "parameters", "best step", "validation Dice", "collapsed")
+    table = new_table("training", "parameters", "best step", "validation Dice", "collapsed")
     for name, result in results.items():
         table.add_row(
             name,
@@ -120,7 +120,7 @@ def show_summary(out: Console, summary: Summary, facts: Mapping[str, Any] | None
         facts: Student, or `teacher` -> its facts, for the column of parameters.
     """
     percent = f"{summary.confidence:.0%}"
-    table = _table(
+    table = new_table(
         "model", "parameters", f"Dice ({percent} interval)", "HD95 mm", "NSD", "missed", "invented"
     )
     for model in summary.models:
@@ -138,7 +138,7 @@ def show_summary(out: Console, summary: Summary, facts: Mapping[str, Any] | None
 
 def show_scores(out: Console, scores: ModelScores) -> None:
     """Scores of a folder of masks, class by class."""
-    table = _table("class", "patients", "Dice", "IoU", "HD95 mm", "ASSD mm", "NSD", "missed")
+    table = new_table("class", "patients", "Dice", "IoU", "HD95 mm", "ASSD mm", "NSD", "missed")
     for name in scores.class_names:
         means = [
             _mean(scores.per_patient(name, metric))
@@ -183,7 +183,9 @@ def show_contract(out: Console, contract: Contract) -> None:
 
 def show_networks(out: Console, rows: Sequence[tuple[NetworkFacts, str]]) -> None:
     """Networks with what they cost and how far they see."""
-    table = _table("network", "parameters", "MACs", "at size", "receptive field", "size multiple")
+    table = new_table(
+        "network", "parameters", "MACs", "at size", "receptive field", "size multiple"
+    )
     table.add_column("purpose")
     for facts, purpose in rows:
         field = " x ".join(str(edge) for edge in facts.receptive_field.size)
@@ -204,7 +206,8 @@ def show_phantom(out: Console, folder: Path, patients: int) -> None:
     out.print(f"{patients} synthetic patients in '{folder}'.", soft_wrap=True)
 
 
-def _table(first: str, *others: str) -> Table:
+def new_table(first: str, *others: str) -> Table:
+    """A table without lines: texts in the first column, numbers in the others."""
     table = Table(first, box=None, header_style="bold", pad_edge=False)
     for name in others:
         table.add_column(name, justify="right")
@@ -263,7 +266,8 @@ def _mean(values: Mapping[str, float]) -> str:
     return f"{sum(values.values()) / len(values):.3f}" if values else "-"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A rough length of time for people."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return "less than a minute"

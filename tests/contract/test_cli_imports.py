@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from medstill import cli
 
 HEAVY = ("torch", "monai", "pytorch_lightning", "scipy", "matplotlib", "jinja2", "onnx")
-COMMANDS = sorted(typer.main.get_command(cli.app).commands)
+GROUP = typer.main.get_command(cli.app)
+COMMANDS = sorted(GROUP.commands)
 PATIENCE_S = 60.0
 
 
@@ -30,6 +31,8 @@ def python(code):
         "import medstill.cli",
         "import medstill.pipeline",
         "import medstill.study.runner",
+        "import medstill.study.grid",
+        "from medstill.study.status import grid_status",
         "from medstill import prepare, run, train_teacher, distill, evaluate, predict, report",
     ],
 )
@@ -55,7 +58,8 @@ def test_help_imports_nothing_that_it_does_not_need():
 
 def test_every_stage_has_a_command():
     stages = {"run", "prepare", "train-teacher", "distill", "evaluate", "export", "report"}
-    assert stages | {"inspect", "predict", "networks", "phantom", "info"} == set(COMMANDS)
+    others = {"inspect", "predict", "networks", "phantom", "info", "study"}
+    assert stages | others == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -63,6 +67,13 @@ def test_every_command_has_help(command):
     result = CliRunner().invoke(cli.app, [command, "--help"])
     assert result.exit_code == 0
     assert f"medstill {command}" in result.output or f" {command} " in result.output
+
+
+@pytest.mark.parametrize("command", sorted(GROUP.commands["study"].commands))
+def test_every_command_of_studies_has_help(command):
+    result = CliRunner().invoke(cli.app, ["study", command, "--help"])
+    assert result.exit_code == 0
+    assert f" study {command} " in result.output
 
 
 @pytest.mark.parametrize(

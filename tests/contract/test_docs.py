@@ -17,7 +17,9 @@ import yaml
 import medstill
 from medstill.cli import app
 from medstill.errors import ConfigError
-from medstill.studyfile import load_study, parse_study
+from medstill.study.gridfile import load_grid, parse_grid
+from medstill.study.points import expand
+from medstill.studyfile import load_study, parse_study, read_yaml
 from medstill.training import check_networks
 from medstill.volumes.preparation import resolve_preparation
 from medstill.volumes.records import Dataset
@@ -25,7 +27,13 @@ from medstill.volumes.records import Dataset
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 STUDIES = sorted(ROOT.glob("studies/*.yaml"))
-COMMANDS = typer.main.get_command(app).commands
+GROUP = typer.main.get_command(app)
+COMMANDS = {
+    f"{name} {below}".strip(): command
+    for name, found in GROUP.commands.items()
+    for below, command in {"": found, **getattr(found, "commands", {})}.items()
+}
+"""Every command, such as `run` and `study run`."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
 MACHINE_PATH = re.compile(r"(?<![\w.$}/-])/(?:work|tmp|home|root|mnt|Users|private)\b|[A-Z]:\\")
@@ -56,15 +64,23 @@ def options_of(name):
     return {opt for p in options for opt in (*p.opts, *p.secondary_opts)} | {"--help"}
 
 
+def command_of(words):
+    """The command that words begin with, and the rest of them."""
+    length = 2 if " ".join(words[:2]) in COMMANDS else 1
+    name = " ".join(words[:length])
+    assert name in COMMANDS, f"there is no command {name}"
+    return name, words[length:]
+
+
 def check_command(words):
     """Parse a command as the shell would give it, and check the study file that it names."""
     if words in (["--help"], ["--version"]):
         return
-    name, *rest = words
-    assert name in COMMANDS, f"there is no command {name}"
+    name, rest = command_of(words)
     values = COMMANDS[name].make_context(name, list(rest)).params
+    load = load_grid if name.startswith("study ") else load_study
     if "study_file" in values and (ROOT / values["study_file"]).exists():
-        load_study(ROOT / values["study_file"], values["overrides"] or ())
+        load(ROOT / values["study_file"], values["overrides"] or ())
     elif "study_file" in values:
         assert values["study_file"].parent.name != "studies", f"{values['study_file']} is missing"
 
@@ -86,6 +102,16 @@ def draft_of(study):
 
 def check_study(study):
     check_networks(study, draft_of(study))
+
+
+def studies_in(content, source):
+    """The study that a file describes, or those of its runs."""
+    if "base" not in content:
+        return [parse_study(content, source=source)]
+    base = content["base"]
+    if isinstance(base, str):
+        base = {k: v for k, v in read_yaml(ROOT / "studies" / base).items() if k != "name"}
+    return [point.study for point in expand(parse_grid({**content, "base": base}, source=source))]
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +145,10 @@ def test_commands_are_such_as_there_are(page):
     text = page.read_text(encoding="utf-8")
     for words in fenced_commands(text):
         check_command(words)
-    for name, *rest in mentioned_commands(text):
-        if name.startswith("--"):
+    for words in mentioned_commands(text):
+        if words[0].startswith("--"):
             continue
-        assert name in COMMANDS, f"there is no command {name}"
+        name, rest = command_of(words)
         asked = {word.split("=")[0] for word in rest if word.startswith("-")}
         assert asked <= options_of(name)
 
@@ -140,7 +166,8 @@ def test_make_targets_exist(page):
 def test_study_examples_are_valid(page):
     for block in fences(page.read_text(encoding="utf-8"), "yaml"):
         content = yaml.safe_load(block)
-        check_study(parse_study({"name": "example", **content}, source=f"{page.name}:\n{block}"))
+        for study in studies_in({"name": "example", **content}, f"{page.name}:\n{block}"):
+            check_study(study)
 
 
 @every_page
@@ -192,7 +219,8 @@ def test_the_results_page_is_what_the_results_say():
 
 @every_study
 def test_study_files_are_valid_and_their_names_known(path):
-    check_study(load_study(path))
+    for study in studies_in(read_yaml(path), path.name):
+        check_study(study)
 
 
 def test_the_citation_is_valid():

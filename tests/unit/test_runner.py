@@ -14,7 +14,7 @@ from medstill.config import Study
 from medstill.errors import RunError, StorageError, TrainingError
 from medstill.stages import Job
 from medstill.study import SideBySide, perform_for
-from medstill.study.runner import _perform
+from medstill.study.runner import perform_job
 
 PATIENCE_S = 60.0
 
@@ -114,7 +114,7 @@ def test_a_failure_is_told_while_others_run_and_ends_what_waits(tmp_path):
         Job("bad", diverge, ()),
         Job("next", note, (tmp_path, "next"), needs=("bad",)),
     ]
-    release, logger = Release(), logging.getLogger("medstill.study.runner")
+    release, logger = Release(), logging.getLogger("medstill.study.schedule")
     logger.addHandler(release)
     try:
         with pytest.raises(TrainingError, match=r"not finite at step 3\. Lower the learning rate"):
@@ -137,7 +137,7 @@ def test_a_failure_is_told_while_others_run_and_ends_what_waits(tmp_path):
 )
 def test_every_failure_of_a_job_says_what_to_do(tmp_path, function, kind, message):
     with pytest.raises(kind, match=message):
-        _perform(Job("job", function, ()), tmp_path / "medstill.log")
+        perform_job(Job("job", function, ()), tmp_path / "medstill.log")
 
 
 def test_a_dead_worker_is_told(tmp_path):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from medstill.config import StudentConfig, Study
 from medstill.errors import RunError
+from medstill.links import gallery_folder, prepared_folder
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.reporting.records import (
     LeftOut,
@@ -82,7 +83,7 @@ def read_run(folder: Path) -> Run:
     """
     manifest = _checked(folder / MANIFEST_FILE, Manifest)
     refs = (TEACHER, *student_refs(manifest.study))
-    prepared = folder / "prepared"
+    prepared = prepared_folder(folder)
     _demand(folder / "split.json", "prepared", "medstill prepare")
     trainings = {ref: _training(folder, ref) for ref in refs}
     _demand(folder / "comparison.json", "scored", f"medstill evaluate '{folder}' --data DATA")
@@ -106,7 +107,7 @@ def read_slice(run: Run, case: str) -> Slice | None:
     Raises:
         RunError: The file is damaged.
     """
-    path = run.folder / "gallery" / f"{case}.npz"
+    path = gallery_folder(run.folder) / f"{case}.npz"
     if not path.exists():
         return None
     try:

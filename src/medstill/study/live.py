@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -22,11 +24,49 @@ from medstill.runs import DRAFT_PREFIX, read_json
 
 INTERVAL_S = 1.0
 PROGRESS_FILE = "progress.json"
+_ALL = Path()
+"""Stands for the bar of all trainings."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What is shown at one moment."""
+
+    bars: Mapping[Path, str]
+    """Progress file of a training -> its name."""
+    headline: Headline | None = None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """All trainings together."""
+
+    name: str
+    done: int
+    total: int
+    running: int
+    left_s: float | None
+    """None while nothing is known of how long a training takes."""
+
+
+Look = Callable[[], View]
+
+
+def look_below(folder: Path) -> View:
+    """Every training below a folder."""
+    seen = [path for path in folder.rglob(PROGRESS_FILE) if not _is_draft(path)]
+    return View({path: path.parent.relative_to(folder).as_posix() for path in sorted(seen)})
 
 
 @contextmanager
-def watch(folder: Path, console: Console) -> Iterator[None]:
-    """Show a bar with rate and time left for each training below `folder` while the block runs."""
+def watch(folder: Path, console: Console, look: Look | None = None) -> Iterator[None]:
+    """Show a bar with rate and time left for each training while the block runs.
+
+    Args:
+        folder: Whose trainings are shown.
+        console: Where; nothing is shown on a console that is no terminal.
+        look: What is shown instead of the trainings below `folder`.
+    """
     if not console.is_terminal:
         yield
         return
@@ -35,12 +75,13 @@ def watch(folder: Path, console: Console) -> Iterator[None]:
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.2f} steps/s"),
+        TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[left]} left"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as view:
-        thread = threading.Thread(target=_follow, args=(folder, view, stop), daemon=True)
+        found = look or partial(look_below, folder)
+        thread = threading.Thread(target=_follow, args=(found, view, stop), daemon=True)
         thread.start()
         try:
             yield
@@ -49,33 +90,48 @@ def watch(folder: Path, console: Console) -> Iterator[None]:
             thread.join()
 
 
-def _follow(folder: Path, view: Progress, stop: threading.Event) -> None:
+def _follow(look: Look, view: Progress, stop: threading.Event) -> None:
     bars: dict[Path, TaskID] = {}
     while not stop.wait(INTERVAL_S):
         try:
-            seen = {path for path in folder.rglob(PROGRESS_FILE) if not _is_draft(path)}
-        except OSError:
+            seen = look()
+        except (OSError, RunError):
             # Folders of drafts come and go while the tree is walked.
             continue
-        for path in set(bars) - seen:
+        for path in set(bars) - set(seen.bars) - {_ALL}:
             view.remove_task(bars.pop(path))
-        for path in sorted(seen):
-            _show(path, folder, view, bars)
+        if seen.headline is not None:
+            _show_headline(seen.headline, view, bars)
+        for path, name in seen.bars.items():
+            _show(path, name, view, bars)
 
 
 def _is_draft(path: Path) -> bool:
     return path.parent.name.startswith(DRAFT_PREFIX)
 
 
-def _show(path: Path, folder: Path, view: Progress, bars: dict[Path, TaskID]) -> None:
+def _show_headline(found: Headline, view: Progress, bars: dict[Path, TaskID]) -> None:
+    left = "?" if found.left_s is None else _clock(found.left_s)
+    rate = f"{found.running} running"
+    if _ALL not in bars:
+        bars[_ALL] = view.add_task(found.name, total=found.total, rate=rate, left=left)
+    view.update(bars[_ALL], completed=found.done, rate=rate, left=left)
+
+
+def _show(path: Path, name: str, view: Progress, bars: dict[Path, TaskID]) -> None:
     try:
         report = read_json(path)
     except RunError:
         return
     rate = max(float(report["steps_per_s"]), 1e-6)
-    left = int((report["steps"] - report["step"]) / rate)
-    text = f"{left // 60}:{left % 60:02d}"
+    left = _clock((report["steps"] - report["step"]) / rate)
+    text = f"{rate:.2f} steps/s"
     if path not in bars:
-        name = path.parent.relative_to(folder).as_posix()
-        bars[path] = view.add_task(name, total=report["steps"], rate=rate, left=text)
-    view.update(bars[path], completed=report["step"], rate=rate, left=text)
+        bars[path] = view.add_task(name, total=report["steps"], rate=text, left=left)
+    view.update(bars[path], completed=report["step"], rate=text, left=left)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from medstill.config import Study
 from medstill.errors import MedstillError, RunError
 from medstill.runs import cores, log_to, storage_errors
 from medstill.stages import Job, limit_threads
+from medstill.study.schedule import Ended, OnFailure, work_through
 
 LOG_FILE = "medstill.log"
 WATCH_PARENT_S = 1.0
@@ -46,75 +47,92 @@ class SideBySide:
     threads: int
     log_file: Path
 
-    def __call__(self, jobs: Sequence[Job]) -> None:
+    def __call__(self, jobs: Sequence[Job], on_failure: OnFailure | None = None) -> None:
         """Run all jobs.
+
+        Args:
+            jobs: In order of importance: of those that can start, the first one does.
+            on_failure: Told of each job that fails, with the jobs that cannot run without it; the
+                others go on. Without it the first failure ends everything.
 
         Raises:
             MedstillError: What the first failing job raised; running ones are finished first.
             RunError: A worker process died, for example for lack of memory, or a job failed in an
                 unforeseen way; its traceback is in the log file.
         """
-        schedule = _Schedule(list(jobs), self.log_file)
         others = set(active_children())
-        with ProcessPoolExecutor(
-            max_workers=self.workers,
+        crew = _Processes(self)
+        try:
+            work_through(jobs, crew, on_failure)
+        except KeyboardInterrupt:
+            # Not `terminate`, which Lightning answers only after a batch or a whole validation.
+            # A repeat of the command takes the trainings up again.
+            crew.pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(active_children()) - others:
+                worker.kill()
+            raise
+        finally:
+            crew.pool.shutdown(cancel_futures=True)
+
+
+class _Processes:
+    """Worker processes of this machine.
+
+    When one of them dies, nobody can say whose it was of the jobs that ran: each is tried again
+    alone, with all the memory for itself, and fails when its worker dies again.
+    """
+
+    def __init__(self, settings: SideBySide) -> None:
+        self.settings = settings
+        self.running: dict[Future[object], Job] = {}
+        self.suspects: list[Job] = []
+        self.alone = False
+        self.pool = self._new_pool()
+
+    def has_room(self) -> bool:
+        return not self.alone and len(self.running) < self.settings.workers
+
+    def start(self, job: Job) -> None:
+        self.running[self.pool.submit(perform_job, job, self.settings.log_file)] = job
+
+    def ended(self) -> list[Ended]:
+        finished, _ = wait(self.running, return_when=FIRST_COMPLETED)
+        if any(isinstance(future.exception(), BrokenProcessPool) for future in finished):
+            # A broken pool breaks all its jobs, in whichever order.
+            finished, _ = wait(self.running)
+        found = [(self.running.pop(future), future.exception()) for future in finished]
+        dead = [job for job, error in found if isinstance(error, BrokenProcessPool)]
+        over = [(job, error) for job, error in found if job not in dead]
+        if dead:
+            self.pool.shutdown()
+            self.pool = self._new_pool()
+        if len(dead) == 1 and len(found) == 1:
+            over.append((dead[0], _death(dead[0])))
+        else:
+            self.suspects += dead
+        self.alone = bool(self.suspects)
+        if self.alone and not self.running:
+            self.start(self.suspects.pop(0))
+        return over
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        settings = self.settings
+        return ProcessPoolExecutor(
+            max_workers=settings.workers,
             mp_context=get_context("spawn"),
             initializer=_begin_worker,
-            initargs=(self.threads, self.log_file, os.getpid()),
-        ) as pool:
-            try:
-                schedule.work_through(pool)
-            except BrokenProcessPool as error:
-                raise RunError(
-                    "A worker process died, most likely because memory ran out. Finished work is "
-                    "kept: repeat the command with --set engine.workers=1."
-                ) from error
-            except KeyboardInterrupt:
-                # Not `terminate`, which Lightning answers only after a batch or a whole validation.
-                # A repeat of the command takes the trainings up again.
-                pool.shutdown(wait=False, cancel_futures=True)
-                for worker in set(active_children()) - others:
-                    worker.kill()
-                raise
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            initargs=(settings.threads, settings.log_file, os.getpid()),
+        )
 
 
-@dataclass
-class _Schedule:
-    waiting: list[Job]
-    log_file: Path
-    done: set[str] = field(default_factory=set)
-    running: dict[Future[object], str] = field(default_factory=dict)
-
-    def work_through(self, pool: ProcessPoolExecutor) -> None:
-        while self.waiting or self.running:
-            self._submit(pool)
-            if not self.running:
-                raise RunError(f"Nothing can start of: {[job.name for job in self.waiting]}.")
-            finished, _ = wait(self.running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                name = self.running.pop(future)
-                self._note(name, future)
-
-    def _note(self, name: str, future: Future[object]) -> None:
-        try:
-            future.result()
-        except MedstillError as error:
-            if self.running:
-                _logger.error("'%s' failed: %s Running jobs are finished first.", name, error)
-            raise
-        self.done.add(name)
-
-    def _submit(self, pool: ProcessPoolExecutor) -> None:
-        ready = [job for job in self.waiting if self.done.issuperset(job.needs)]
-        for job in ready:
-            self.waiting.remove(job)
-            self.running[pool.submit(_perform, job, self.log_file)] = job.name
+def _death(job: Job) -> RunError:
+    return RunError(
+        f"A worker process died in '{job.name}', most likely because memory ran out. Finished "
+        "work is kept: repeat the command with --set engine.workers=1."
+    )
 
 
-def _perform(job: Job, log_file: Path) -> None:
+def perform_job(job: Job, log_file: Path) -> None:
     """Run a job in a worker; whatever goes wrong becomes an error that a person can act on."""
     try:
         with storage_errors(log_file.parent):

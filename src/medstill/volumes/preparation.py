@@ -79,6 +79,11 @@ def resolve_preparation(
     )
 
 
+def draft_preparation(dataset: Dataset, data: DataConfig) -> Preparation:
+    """The preparation without a look at the images: a spacing that is not given is 1 mm."""
+    return resolve_preparation(dataset, data, [(1.0, 1.0, 1.0)])
+
+
 def prepare_image(image: sitk.Image, preparation: Preparation) -> PreparedImage:
     """Prepare one scan.
 

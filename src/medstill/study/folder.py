@@ -1,0 +1,172 @@
+"""The folder of a grid.
+
+grid.json            the grid, its hash, its runs, versions
+medstill.log         what the workers logged
+runs/POINT/          a run folder each; what it shares stands there as a `.link` file
+runs/POINT/failure.json   what went wrong in it at the last attempt
+shared/KIND-HASH/    prepared cases, networks and slices, by the hash of all that decides them
+table.json, table.md, report.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from medstill.config import Record, content_hash, study_hash
+from medstill.errors import RunError
+from medstill.links import SUFFIX, follow
+from medstill.refs import TEACHER, ModelRef, student_refs
+from medstill.runs import check_run, is_finished, read_json, read_study, versions, write_json
+from medstill.study.gridfile import Grid
+from medstill.study.points import Point, axes_of
+
+GRID_FILE = "grid.json"
+RUNS = "runs"
+SHARED = "shared"
+FAILURE_FILE = "failure.json"
+TEST = "test"
+COMPARISON_FILE = "comparison.json"
+
+
+class Failure(Record):
+    """What went wrong in a run."""
+
+    job: str
+    message: str
+    skipped: tuple[str, ...] = ()
+    """What could not be done without that job."""
+
+
+class Listed(Record):
+    """A run as `grid.json` lists it."""
+
+    name: str
+    values: tuple[tuple[str, str], ...]
+    """Axis and value."""
+    networks: tuple[str, ...]
+    """Names of the networks that it trains."""
+
+
+class GridFolder(Record):
+    """What `grid.json` says."""
+
+    name: str
+    description: str
+    hash: str
+    versions: dict[str, str]
+    axes: tuple[tuple[str, tuple[str, ...]], ...]
+    pooled: tuple[str, ...]
+    runs: tuple[Listed, ...]
+
+
+def run_folder(root: Path, name: str) -> Path:
+    """The folder of one run of a grid."""
+    return root / RUNS / name
+
+
+def claim(root: Path, grid: Grid, points: Sequence[Point]) -> None:
+    """Take a folder for a grid, or find that it is that grid's; runs may be added to it.
+
+    Raises:
+        RunError: It belongs to another grid or to something else, or one of its runs is another
+            study now.
+    """
+    if (root / GRID_FILE).exists():
+        found = read_grid(root)
+        if found.name != grid.name:
+            raise RunError(
+                f"'{root}' holds the study '{found.name}', not '{grid.name}'. Choose another "
+                "output folder."
+            )
+    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise RunError(
+            f"'{root}' is not empty and holds no study of many runs. Choose a new output folder."
+        )
+    for point in points:
+        check_run(run_folder(root, point.name), point.study)
+    listed = GridFolder(
+        name=grid.name,
+        description=grid.description,
+        hash=content_hash([[point.name, study_hash(point.study)] for point in points]),
+        versions=versions(),
+        axes=tuple(axes_of(points).items()),
+        pooled=grid.pooled,
+        runs=tuple(_listed(point) for point in points),
+    )
+    write_json(root / GRID_FILE, listed.model_dump(mode="json"))
+
+
+def read_grid(root: Path) -> GridFolder:
+    """What `grid.json` of a folder says.
+
+    Raises:
+        RunError: There is none, or it is damaged.
+    """
+    path = root / GRID_FILE
+    if not path.exists():
+        raise RunError(
+            f"'{root}' holds no study of many runs: '{GRID_FILE}' is missing. Give the folder that "
+            "'medstill study run' wrote."
+        )
+    try:
+        return GridFolder.model_validate(read_json(path))
+    except ValidationError as error:
+        raise RunError(
+            f"'{path}' is damaged ({error.error_count()} wrong entries). Repeat 'medstill study "
+            "run', which writes it anew."
+        ) from error
+
+
+def networks_of(run: Path) -> tuple[ModelRef, ...]:
+    """Every network of a prepared run; none when it is not prepared."""
+    if not (run / "manifest.json").exists():
+        return ()
+    return (TEACHER, *student_refs(read_study(run)))
+
+
+def is_complete(run: Path) -> bool:
+    """Whether every network of a run is trained and scored, and they are compared."""
+    refs = networks_of(run)
+    return bool(refs) and (run / COMPARISON_FILE).exists() and all(is_scored(run, r) for r in refs)
+
+
+def is_scored(run: Path, ref: ModelRef) -> bool:
+    """Whether a network of a run is trained and scored."""
+    folder = ref.folder(run)
+    return is_finished(folder) and is_finished(folder / TEST)
+
+
+def failures_of(run: Path) -> tuple[Failure, ...]:
+    """What went wrong in a run at the last attempt."""
+    path = run / FAILURE_FILE
+    if not path.exists():
+        return ()
+    return tuple(Failure.model_validate(entry) for entry in read_json(path))
+
+
+def add_failure(run: Path, failure: Failure) -> None:
+    """Keep what went wrong in a run."""
+    kept = [one.model_dump(mode="json") for one in (*failures_of(run), failure)]
+    write_json(run / FAILURE_FILE, kept)
+
+
+def forget_failures(run: Path) -> None:
+    """A new attempt begins."""
+    (run / FAILURE_FILE).unlink(missing_ok=True)
+
+
+def shared_by(run: Path) -> tuple[Path, ...]:
+    """The shared folders that a run uses."""
+    return tuple(follow(file.with_suffix("")) for file in sorted(run.rglob(f"*{SUFFIX}")))
+
+
+def _listed(point: Point) -> Listed:
+    refs = (TEACHER, *student_refs(point.study))
+    return Listed(
+        name=point.name,
+        values=tuple(point.values.items()),
+        networks=tuple(ref.name for ref in refs),
+    )

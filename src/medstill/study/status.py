@@ -1,0 +1,201 @@
+"""How a grid stands: which runs are finished, which trainings run, how long the rest will take."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from medstill.config import Record
+from medstill.errors import RunError
+from medstill.links import follow
+from medstill.runs import is_finished, read_json, storage_errors
+from medstill.study.folder import (
+    Listed,
+    failures_of,
+    is_complete,
+    read_grid,
+    run_folder,
+)
+from medstill.study.live import PROGRESS_FILE, Headline, View
+
+ALIVE_FILE = "running"
+BEAT_S = 5.0
+SILENCE_S = 20.0
+
+State = Literal["finished", "running", "failed", "waiting"]
+
+
+class RunState(Record):
+    """How one run stands."""
+
+    name: str
+    state: State
+    trained: int
+    networks: int
+    message: str = ""
+
+
+class Training(Record):
+    """One network, however many runs share it."""
+
+    name: str
+    """The first run that uses it, and its name there."""
+    kind: str
+    """Trainings of one kind take about as long."""
+    state: Literal["finished", "running", "waiting"]
+    step: int = 0
+    steps: int = 0
+    steps_per_s: float = 0.0
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds of all its steps, as far as it is known."""
+        return self.steps / self.steps_per_s if self.steps_per_s > 0 else None
+
+
+class GridState(Record):
+    """How a grid stands."""
+
+    name: str
+    runs: tuple[RunState, ...]
+    trainings: dict[Path, Training]
+    left_s: float | None
+    """Seconds until everything is trained; None while nothing is known or nothing runs."""
+
+    def count(self, state: State) -> int:
+        """Trainings in a state."""
+        return sum(training.state == state for training in self.trainings.values())
+
+
+@contextmanager
+def alive(root: Path) -> Iterator[None]:
+    """Let others see that the grid of a folder is being computed while the block runs."""
+    stop = threading.Event()
+    path = root / ALIVE_FILE
+    with storage_errors(path):
+        path.touch()
+
+    def beat() -> None:
+        while not stop.wait(BEAT_S):
+            with suppress(OSError):
+                path.touch()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        path.unlink(missing_ok=True)
+
+
+def is_alive(root: Path) -> bool:
+    """Whether some process computes the grid of a folder at present."""
+    path = root / ALIVE_FILE
+    try:
+        return time.time() - path.stat().st_mtime < SILENCE_S
+    except OSError:
+        return False
+
+
+def grid_status(root: Path) -> GridState:
+    """How the grid of a folder stands.
+
+    Raises:
+        RunError: The folder holds no grid, or a file in it is damaged.
+    """
+    grid, running = read_grid(root), is_alive(root)
+    trainings: dict[Path, Training] = {}
+    for listed in grid.runs:
+        for name in listed.networks:
+            folder = follow(run_folder(root, listed.name) / name)
+            if folder not in trainings:
+                trainings[folder] = _training(folder, listed, name, running=running)
+    return GridState(
+        name=grid.name,
+        runs=tuple(_run_state(root, listed, trainings) for listed in grid.runs),
+        trainings=trainings,
+        left_s=_left_s(list(trainings.values())) if running else None,
+    )
+
+
+def view(root: Path) -> View:
+    """What the live view of a grid shows."""
+    found = grid_status(root)
+    running = {path: one for path, one in found.trainings.items() if one.state == "running"}
+    finished = found.count("finished")
+    return View(
+        {path / PROGRESS_FILE: one.name for path, one in running.items()},
+        Headline("trainings", finished, len(found.trainings), len(running), found.left_s),
+    )
+
+
+def _run_state(root: Path, listed: Listed, trainings: Mapping[Path, Training]) -> RunState:
+    run = run_folder(root, listed.name)
+    mine = [trainings[follow(run / name)] for name in listed.networks]
+    failures = failures_of(run)
+    state: State = "waiting"
+    if is_complete(run):
+        state = "finished"
+    elif failures:
+        state = "failed"
+    elif any(training.state == "running" for training in mine):
+        state = "running"
+    return RunState(
+        name=listed.name,
+        state=state,
+        trained=sum(training.state == "finished" for training in mine),
+        networks=len(mine),
+        message=" ".join(f"{one.job}: {one.message}" for one in failures),
+    )
+
+
+def _training(folder: Path, listed: Listed, name: str, *, running: bool) -> Training:
+    full, kind = f"{listed.name} {name}", name.rsplit("/seed-", 1)[0]
+    if is_finished(folder):
+        return Training(name=full, kind=kind, state="finished", **_pace(folder))
+    report = _progress(folder) if running else {}
+    return Training(name=full, kind=kind, state="running" if report else "waiting", **report)
+
+
+def _progress(folder: Path) -> dict[str, Any]:
+    path = folder / PROGRESS_FILE
+    try:
+        return dict(read_json(path)) if path.exists() else {}
+    except RunError:
+        # It ended between the two looks.
+        return {}
+
+
+def _pace(folder: Path) -> dict[str, Any]:
+    try:
+        history = read_json(folder / "history.json")
+    except RunError:
+        return {}
+    rates = [entry["steps_per_s"] for entry in history]
+    steps = history[-1]["step"]
+    return {"step": steps, "steps": steps, "steps_per_s": sum(rates) / len(rates)}
+
+
+def _left_s(trainings: list[Training]) -> float | None:
+    """What is left of every training at the pace of its kind, shared by those that run."""
+    known: dict[str, list[float]] = {}
+    for training in trainings:
+        if training.duration_s is not None:
+            known.setdefault(training.kind, []).append(training.duration_s)
+    every = [duration for durations in known.values() for duration in durations]
+    if not every:
+        return None
+    left = 0.0
+    for training in trainings:
+        durations = known.get(training.kind, every)
+        share = 1 - training.step / training.steps if training.steps else 1.0
+        if training.state != "finished":
+            left += share * sum(durations) / len(durations)
+    side_by_side = sum(training.state == "running" for training in trainings)
+    return left / max(1, side_by_side)
