@@ -14,7 +14,16 @@ import torch
 from torch import nn
 
 from medstill.config import NetworkConfig
-from medstill.networks import NETWORKS, SCALES, Taps, build, preset_layer, run, size_multiple
+from medstill.networks import (
+    NETWORKS,
+    SCALES,
+    Taps,
+    build,
+    preset_layer,
+    run,
+    set_prior,
+    size_multiple,
+)
 
 DIMS = (2, 3)
 both = [pytest.param(name, dims, id=f"{name}-{dims}d") for name in NETWORKS for dims in DIMS]
@@ -53,6 +62,24 @@ def test_logits_have_the_size_of_the_input_and_every_weight_learns(name, dims):
     loss.backward()
     idle = [key for key, p in network.named_parameters() if p.grad is None]
     assert idle == []
+
+
+@pytest.mark.parametrize(("name", "dims"), both)
+def test_the_bias_of_the_head_is_what_an_image_of_nothing_gives(name, dims):
+    network = thin(name, dims).eval()
+    set_prior(network, [60, 30, 10])
+    head = network.get_submodule(NETWORKS[name].head)
+    x = image(network, dims)
+    before = run(network, x).logits
+    with torch.no_grad():
+        head.bias += torch.tensor([0.0, 1.0, -2.0])
+        shift = (run(network, x).logits - before).mean(dim=(0, *range(2, x.ndim)))
+        head.weight.zero_()
+        head.bias -= torch.tensor([0.0, 1.0, -2.0])
+        share = run(network, x).logits.softmax(dim=1)
+    assert shift.tolist() == pytest.approx([0.0, 1.0, -2.0], abs=1e-4)
+    expected = torch.tensor([0.6, 0.3, 0.1]).view(1, 3, *[1] * dims).expand_as(share)
+    torch.testing.assert_close(share, expected)
 
 
 @pytest.mark.parametrize(("name", "dims"), both)

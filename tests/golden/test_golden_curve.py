@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from medstill import training
-from medstill.config import DistillationConfig, MapTermConfig
+from medstill.config import DistillationConfig, MapTermConfig, TrainingConfig
 from medstill.losses import Objective
 from medstill.refs import TEACHER, ModelRef
 from medstill.training.data import PatchSamples, SampleSource, StepBatches
@@ -131,7 +131,7 @@ def curve_of_ranks(tiny, study, ranks):
         spatial_dims=2,
         student_channels={},
         teacher_channels={},
-        dice_over="sample",
+        recipe=TrainingConfig(dice_over="sample"),
     )
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
     samples, curve = PatchSamples(source), []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from judge import Judge
 
 from medstill.config import (
     DistillationConfig,
@@ -20,7 +21,7 @@ from medstill.config import (
 )
 from medstill.evaluation.comparison import Entry, summarise
 from medstill.evaluation.scores import CaseScore, ModelScores, save_scores, score_case
-from medstill.refs import TEACHER, ModelRef, student_refs
+from medstill.refs import GUIDED, TEACHER, ModelRef, student_refs
 from medstill.runs import open_run, write_json
 from medstill.volumes.io import write_image
 from medstill.volumes.pictures import picture_of
@@ -35,6 +36,9 @@ ERRORS = {
     "pseudo-labels": 0.25,
 }
 PARAMETERS = {"unet-t1": 43_236_036, "compact": 57_010, "unet-s1": 57_297}
+
+
+CONTROL = ModelRef("control", "unet-s1", 0)
 
 
 class FakeRun:
@@ -254,3 +258,38 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
 def copied_run(finished_run: FakeRun, tmp_path: Path) -> Path:
     """Folder of a finished run that a test may change."""
     return Path(shutil.copytree(finished_run.folder, tmp_path / "copied"))
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny: Any) -> Any:
+    """An untrained teacher: what it says does not matter where it is used."""
+    from medstill.training.assembly import build_teacher
+
+    return build_teacher(tiny.study, tiny.material().preparation)
+
+
+@pytest.fixture
+def trained(tiny: Any, tiny_with: Any, tmp_path: Path, teacher: Any) -> Callable[..., Any]:
+    """Trains one network of a changed study into `tmp_path`."""
+
+    def train(
+        ref: ModelRef = CONTROL,
+        *,
+        judge: Any = None,
+        folder: str = "run",
+        key: str = "key",
+        guide: Any = teacher,
+        **changes: Any,
+    ) -> Any:
+        from medstill import training
+
+        settings = {"validate": judge or Judge(0.5)}
+        if "resume" in changes:
+            settings["resume"] = changes.pop("resume")
+        material = tiny.material(tiny_with(**changes), **settings)
+        if ref == TEACHER:
+            return training.train_teacher(material, tmp_path / folder, {"key": key})
+        frozen = guide if ref.arm in GUIDED else None
+        return training.train_student(material, ref, frozen, tmp_path / folder, {"key": key})
+
+    return train

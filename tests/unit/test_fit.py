@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from judge import Judge
 
 from medstill import training
 from medstill.errors import RunError, TrainingError
@@ -19,43 +20,6 @@ CONTROL = ModelRef("control", "unet-s1", 0)
 DISTILLED = ModelRef("distilled", "unet-s1", 0)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Judge:
-    """Stands in for validation: says given scores and keeps what it was shown."""
-
-    def __init__(self, *scores):
-        self.scores, self.shown = list(scores), []
-
-    def __call__(self, network):
-        assert not network.training
-        self.shown.append(weights_hash(network))
-        score = self.scores[min(len(self.shown), len(self.scores)) - 1]
-        return score if isinstance(score, dict) else {"liver": score, "kidneys": score}
-
-
-@pytest.fixture(scope="module")
-def teacher(tiny):
-    """An untrained teacher: what it says does not matter here."""
-    return build_teacher(tiny.study, tiny.material().preparation)
-
-
-@pytest.fixture
-def trained(tiny, tiny_with, tmp_path, teacher):
-    """Trains one network of a changed study into `tmp_path`."""
-
-    def train(ref=CONTROL, *, judge=None, folder="run", key="key", guide=teacher, **changes):
-        settings = {"validate": judge or Judge(0.5)}
-        for name in ("resume",):
-            if name in changes:
-                settings[name] = changes.pop(name)
-        material = tiny.material(tiny_with(**changes), **settings)
-        if ref == TEACHER:
-            return training.train_teacher(material, tmp_path / folder, {"key": key})
-        frozen = guide if ref.arm == "distilled" else None
-        return training.train_student(material, ref, frozen, tmp_path / folder, {"key": key})
-
-    return train
 
 
 def network_of(path):
@@ -111,19 +75,6 @@ def test_the_last_step_is_validated_whatever_the_interval(trained, steps, every,
     assert [entry["step"] for entry in result.history] == expected
 
 
-def test_a_class_that_dies_is_warned_about(trained, caplog):
-    judge = Judge({"liver": 0.0, "kidneys": 0.3}, {"liver": 0.6, "kidneys": 0.04})
-    result = trained(judge=judge)
-    assert result.collapsed == ("kidneys",)
-    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert any("below 0.05 at step 4 for: kidneys" in entry.getMessage() for entry in warnings)
-
-
-def test_classes_that_live_are_not_warned_about(trained, caplog):
-    assert trained(judge=Judge(0.06)).collapsed == ()
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-
-
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_terms(trained, monkeypatch):
     really = StudentTask.compute
 
@@ -167,7 +118,8 @@ def test_logs_and_history_hold_every_term_by_name(trained, tmp_path, ref):
     expected = {f"train/{name}" for name in TERMS[ref]}
     with (tmp_path / "run" / "csv" / "from-step-0" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert expected | {"validation/dice", "validation/dice/liver"} <= set(rows[0])
+    named = {"validation/dice", "validation/dice/liver", "validation/dead_classes"}
+    assert expected | named <= set(rows[0])
     assert all(rows[0][name] for name in expected)
     history = read_json(tmp_path / "run" / "history.json")
     assert [set(entry["losses"]) for entry in history] == [expected] * 2

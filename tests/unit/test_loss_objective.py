@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from medstill.config import DistillationConfig, FeatureTermConfig, MapTermConfig
+from medstill.config import (
+    DistillationConfig,
+    FeatureTermConfig,
+    MapTermConfig,
+    TrainingConfig,
+)
 from medstill.errors import ConfigError, ShapeError, TrainingError, UnknownNameError
 from medstill.losses import Objective
 
@@ -152,10 +157,29 @@ def test_the_control_keeps_the_segmentation_weight_and_nothing_else():
 
 def test_dice_is_over_the_batch_in_2d_and_over_samples_in_3d():
     ways = [
-        Objective.control(DistillationConfig(), classes=3, spatial_dims=n, dice_over=over)
-        for n, over in ((2, "auto"), (3, "auto"), (3, "batch"))
+        Objective.control(
+            DistillationConfig(), classes=3, spatial_dims=n, recipe=TrainingConfig(dice_over=over)
+        )
+        for n, over in ((2, "auto"), (3, "auto"), (3, "batch"), (2, "sample"))
     ]
-    assert [way.segmentation.dice_over for way in ways] == ["batch", "sample", "batch"]
+    assert [way.segmentation.dice_over for way in ways] == ["batch", "sample", "batch", "sample"]
+
+
+def test_both_arms_balance_the_classes_as_the_recipe_says():
+    batch, recipe = inputs(), TrainingConfig(class_balance=0.5)
+    name = "segmentation/cross_entropy"
+    plain = Objective.control(DistillationConfig(), classes=3, spatial_dims=2)
+    control = Objective.control(DistillationConfig(), classes=3, spatial_dims=2, recipe=recipe)
+    distilled = Objective(
+        DistillationConfig(features={}),
+        classes=3,
+        spatial_dims=2,
+        student_channels={},
+        teacher_channels={},
+        recipe=recipe,
+    )
+    values = [compute(one, batch)[name].item() for one in (control, distilled, plain)]
+    assert values[0] == values[1] != values[2]
 
 
 def test_an_unlabelled_batch_still_learns_from_the_teacher():

@@ -61,6 +61,43 @@ def test_cross_entropy_equals_scalar_loops(shape):
     assert cross_entropy(logits, labels).item() == pytest.approx(sum(losses) / len(losses))
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_balanced_cross_entropy_equals_scalar_loops(shape, balance):
+    logits, labels = batch(shape)
+    labels[labels == 1] = 0
+    labels.flatten()[0] = 1
+    by_class = {}
+    for sample in range(len(labels)):
+        for p, c in entries(logits, labels, sample):
+            by_class.setdefault(c, []).append(-math.log(p[c]))
+    assert len(by_class[1]) == 1 < len(by_class[0])
+    over_places = [loss for losses in by_class.values() for loss in losses]
+    over_classes = [sum(losses) / len(losses) for losses in by_class.values()]
+    expected = (1 - balance) * sum(over_places) / len(over_places)
+    expected += balance * sum(over_classes) / len(over_classes)
+    assert cross_entropy(logits, labels, balance=balance).item() == pytest.approx(expected)
+    terms = SegmentationLoss(classes=shape[1], class_balance=balance)(logits, labels)
+    assert terms["segmentation/cross_entropy"].item() == pytest.approx(expected)
+
+
+def test_balanced_cross_entropy_of_one_channel_and_its_gradient():
+    z = torch.randn(2, 1, 4, 5, dtype=torch.float64)
+    labels = torch.zeros(2, 4, 5, dtype=torch.uint8)
+    labels[0, 1, 2], labels[1, 0, 0] = 1, 255
+    two = torch.cat((torch.zeros_like(z), z), dim=1)
+    assert cross_entropy(z, labels, balance=1.0).item() == pytest.approx(
+        cross_entropy(two, labels, balance=1.0).item()
+    )
+    z.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: cross_entropy(x, labels, balance=0.7), (z,))
+    (gradient,) = torch.autograd.grad(cross_entropy(z, labels, balance=1.0), z)
+    # Half of the weight lies on the one place of the foreground.
+    share = 1 - torch.sigmoid(z[0, 0, 1, 2])
+    assert gradient[0, 0, 1, 2].item() == pytest.approx(-0.5 * share.item())
+    assert gradient[1, 0, 0, 0] == 0
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("loss", [soft_dice, cross_entropy])
 def test_gradient(loss, shape):
@@ -87,11 +124,12 @@ def test_ignored_places_have_no_say(loss):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("over", ["batch", "sample"])
-def test_a_batch_without_labels_gives_zero_and_no_gradient(over, channels):
+@pytest.mark.parametrize(("over", "balance"), [("batch", 0.0), ("sample", 0.0), ("batch", 1.0)])
+def test_a_batch_without_labels_gives_zero_and_no_gradient(over, balance, channels):
     logits = torch.randn(2, channels, 4, 5, requires_grad=True)
     labels = torch.full((2, 4, 5), 255, dtype=torch.uint8)
-    terms = SegmentationLoss(classes=max(channels, 2), dice_over=over)(logits, labels)
+    loss = SegmentationLoss(classes=max(channels, 2), dice_over=over, class_balance=balance)
+    terms = loss(logits, labels)
     torch.stack(list(terms.values())).sum().backward()
     assert [value.item() for value in terms.values()] == [0, 0]
     assert logits.grad.abs().max() == 0

@@ -9,7 +9,7 @@ from medstill.refs import ModelRef
 from medstill.training.assembly import build_network, build_teacher, student_task
 from medstill.training.checkpoint import weights_hash
 from medstill.training.seeds import torch_generator
-from medstill.training.tasks import Place, TeacherTask, dice_axes, with_answers
+from medstill.training.tasks import Place, TeacherTask, with_answers
 
 
 class TwoHeads(nn.Module):
@@ -189,11 +189,6 @@ def test_embeddings_are_fitted_before_the_first_step_and_not_at_a_resume(tiny):
     assert task.objective.needs_embeddings
     task.before_training(place, [batch()[0]])
     assert not task.objective.needs_embeddings
-
-
-def test_the_axes_of_dice():
-    assert [dice_axes("auto", 2), dice_axes("auto", 3)] == ["batch", "sample"]
-    assert [dice_axes("sample", 2), dice_axes("batch", 3)] == ["sample", "batch"]
 
 
 def test_initial_weights_follow_the_seed_and_not_the_global_state(tiny):

@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from medstill.config import DistillationConfig, MapTermConfig
+from medstill.config import DistillationConfig, MapTermConfig, TrainingConfig
 from medstill.errors import ConfigError, TrainingError
 from medstill.losses.boundary import boundary_weights
 from medstill.losses.embedding import EmbeddingSpace, FeatureSizes, Moments, spread_rows
@@ -19,6 +19,8 @@ from medstill.losses.numerics import as_class_logits, require_same_shape
 from medstill.losses.places import Scene
 from medstill.losses.segmentation import CROSS_ENTROPY, DICE, SegmentationLoss
 from medstill.losses.tables import feature_loss, map_loss
+
+PLAIN = TrainingConfig()
 
 
 class Objective(nn.Module):
@@ -32,10 +34,10 @@ class Objective(nn.Module):
     Args:
         config: Weights and terms.
         classes: Number of classes C, background included.
-        spatial_dims: 2 or 3; it decides what `auto` means for the Dice term.
+        spatial_dims: 2 or 3; it decides what `dice_over: auto` means.
         student_channels: Channels of the student's feature at each scale of the configuration.
         teacher_channels: The same of the teacher.
-        dice_over: `batch`, `sample`, or `auto` (batch in 2-D, sample in 3-D).
+        recipe: How the terms against the labels are summed: `dice_over` and `class_balance`.
         seed: Draws the projectors' initial weights; None takes the seed of the global random
             state. That state itself is not touched, so that the student's weights stay the same.
 
@@ -52,13 +54,11 @@ class Objective(nn.Module):
         spatial_dims: int,
         student_channels: Mapping[str, int],
         teacher_channels: Mapping[str, int],
-        dice_over: str = "auto",
+        recipe: TrainingConfig = PLAIN,
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if dice_over == "auto":
-            dice_over = "batch" if spatial_dims == 2 else "sample"
-        self.segmentation = SegmentationLoss(classes=classes, dice_over=dice_over)
+        self.segmentation = SegmentationLoss.of(recipe, classes=classes, spatial_dims=spatial_dims)
         self.weights: dict[str, float] = {
             DICE: config.segmentation_weight,
             CROSS_ENTROPY: config.segmentation_weight,
@@ -84,7 +84,7 @@ class Objective(nn.Module):
         *,
         classes: int,
         spatial_dims: int,
-        dice_over: str = "auto",
+        recipe: TrainingConfig = PLAIN,
     ) -> Self:
         """The objective of the control: the same segmentation weight and nothing else."""
         return cls(
@@ -93,7 +93,7 @@ class Objective(nn.Module):
             spatial_dims=spatial_dims,
             student_channels={},
             teacher_channels={},
-            dice_over=dice_over,
+            recipe=recipe,
         )
 
     @property

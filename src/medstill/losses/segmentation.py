@@ -5,11 +5,13 @@ Shape legend: B batch, C classes (background included), N places, `...` space (H
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medstill.config import IGNORE
+from medstill.config import IGNORE, TrainingConfig
 from medstill.errors import LabelError, ShapeError, unknown_name
 from medstill.losses.numerics import as_class_logits, in_full_precision
 
@@ -67,12 +69,17 @@ def soft_dice(
 
 
 @in_full_precision
-def cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+def cross_entropy(logits_BC: Tensor, labels_B: Tensor, *, balance: float = 0.0) -> Tensor:
     """Mean cross-entropy of the places that have a label.
+
+    With a balance b it is `(1 - b)` times the mean over places plus b times the mean over classes
+    of each class's own mean; the classes are those that the batch has, background included. A class
+    of few places then weighs as much as a large one.
 
     Args:
         logits_BC: Logits `(B, C, ...)`; one channel z counts as (0, z).
         labels_B: Class of each place `(B, ...)`; 255 is left out.
+        balance: From 0 (places weigh alike) to 1 (classes weigh alike).
 
     Returns:
         Scalar in nats, >= 0; log C for a uniform guess; 0 with gradient 0 when every place is
@@ -84,8 +91,20 @@ def cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
     """
     logits_BC = as_class_logits(logits_BC)
     _require_labels(logits_BC, labels_B)
-    total = F.cross_entropy(logits_BC, labels_B.long(), ignore_index=IGNORE, reduction="sum")
-    return total / (labels_B != IGNORE).sum().clamp_min(1)
+    weight_C = _place_weights(logits_BC, labels_B, balance) if balance else None
+    total = F.cross_entropy(
+        logits_BC, labels_B.long(), weight_C, ignore_index=IGNORE, reduction="sum"
+    )
+    return total if balance else total / (labels_B != IGNORE).sum().clamp_min(1)
+
+
+def _place_weights(logits_BC: Tensor, labels_B: Tensor, balance: float) -> Tensor:
+    """What a place of each class weighs; the weights of all places of a batch add up to 1."""
+    known = labels_B[labels_B != IGNORE].long()
+    count_C = torch.bincount(known, minlength=logits_BC.shape[1]).to(logits_BC.dtype)
+    present = (count_C > 0).sum().clamp_min(1)
+    alike = (1 - balance) / count_C.sum().clamp_min(1)
+    return alike + balance / (present * count_C.clamp_min(1))
 
 
 class SegmentationLoss(nn.Module):
@@ -94,17 +113,29 @@ class SegmentationLoss(nn.Module):
     Args:
         classes: Number of classes C, background included.
         dice_over: `batch` or `sample`; see `soft_dice`.
+        class_balance: See `cross_entropy`.
 
     Raises:
         UnknownNameError: `dice_over` is neither of the two.
     """
 
-    def __init__(self, *, classes: int, dice_over: str = "batch") -> None:
+    def __init__(
+        self, *, classes: int, dice_over: str = "batch", class_balance: float = 0.0
+    ) -> None:
         super().__init__()
         if dice_over not in DICE_OVER:
             raise unknown_name("way to sum the Dice loss", dice_over, DICE_OVER)
         self.classes = classes
         self.dice_over = dice_over
+        self.class_balance = class_balance
+
+    @classmethod
+    def of(cls, recipe: TrainingConfig, *, classes: int, spatial_dims: int) -> Self:
+        """The terms as a recipe wants them; `auto` sums Dice over the batch in 2-D only."""
+        over: str = recipe.dice_over
+        if over == "auto":
+            over = "batch" if spatial_dims == 2 else "sample"
+        return cls(classes=classes, dice_over=over, class_balance=recipe.class_balance)
 
     def forward(self, logits_BC: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         """The terms `segmentation/dice` and `segmentation/cross_entropy`, unweighted.
@@ -125,7 +156,7 @@ class SegmentationLoss(nn.Module):
             )
         return {
             DICE: soft_dice(logits_BC, labels_B, over=self.dice_over),
-            CROSS_ENTROPY: cross_entropy(logits_BC, labels_B),
+            CROSS_ENTROPY: cross_entropy(logits_BC, labels_B, balance=self.class_balance),
         }
 
 

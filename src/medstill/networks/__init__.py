@@ -10,6 +10,7 @@ from medstill.networks.facts import (
     receptive_field,
 )
 from medstill.networks.output import Output, run
+from medstill.networks.prior import head_bias, set_prior
 from medstill.networks.request import Request, request_of
 from medstill.networks.sizes import check_size, size_multiple
 from medstill.networks.table import (
@@ -35,6 +36,7 @@ __all__ = [
     "check_name",
     "check_size",
     "describe",
+    "head_bias",
     "known_names",
     "layer_names",
     "macs",
@@ -43,6 +45,7 @@ __all__ = [
     "receptive_field",
     "request_of",
     "run",
+    "set_prior",
     "size_multiple",
     "tap_channels",
     "without_reconstruction",

@@ -34,6 +34,8 @@ class Entry:
     """Whether it has transformer blocks, whose number the depth factor scales."""
     teaches: bool = False
     """Whether it is listed with its second decoder, as a teacher."""
+    head: str = "segmentation.head"
+    """The layer that gives the logits; its bias has one entry for each of their channels."""
 
 
 # In the U-Nets E is what the second pooling gives: in the students, which have two poolings, the

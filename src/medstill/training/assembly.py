@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from medstill.config import NetworkConfig, StudentConfig, Study, content_hash, deciding
-from medstill.losses import Objective, SegmentationLoss
+from medstill.losses import Objective
 from medstill.networks import build, without_reconstruction
 from medstill.networks.taps import preset_layer, tap_channels
 from medstill.refs import GUIDED, TEACHER, ModelRef
@@ -22,8 +22,9 @@ from medstill.training.data import SampleSource
 from medstill.training.fit import fit
 from medstill.training.frozen import FrozenTeacher
 from medstill.training.learner import Validate
+from medstill.training.prior import start_from_frequencies
 from medstill.training.seeds import torch_seed
-from medstill.training.tasks import StudentTask, TeacherTask, dice_axes
+from medstill.training.tasks import StudentTask, TeacherTask, segmentation_loss
 from medstill.volumes.records import Preparation, Split
 from medstill.volumes.splits import without_labels
 from medstill.volumes.store import PreparedSet
@@ -130,6 +131,8 @@ def student_key(study: Study, ref: ModelRef, prepared_hash: str, split: Split) -
         key["segmentation_weight"] = distillation.segmentation_weight
     if ref.arm == "pseudo-labels":
         key["unlabelled_batch"] = distillation.unlabelled_batch
+    if study.training.head_prior:
+        key["prior"] = content_hash(split.student)
     if ref.arm in GUIDED:
         key["teacher"] = teacher_key(study, prepared_hash, split)
     return key
@@ -146,13 +149,15 @@ def train_teacher(material: Material, folder: Path, key: Mapping[str, object]) -
     settings = study.teacher
     task = TeacherTask(
         build_teacher(study, material.preparation),
-        _segmentation(material, settings.training.dice_over),
+        segmentation_loss(settings.training, material.preparation),
         settings.reconstruction,
         study.seeds[0],
     )
+    cases = material.split.train
+    start_from_frequencies(task.network, settings.training, material.prepared, cases)
     source = SampleSource(
         material.prepared.root,
-        material.split.train,
+        cases,
         settings.training,
         study.seeds[0],
         material.preparation.spatial_dims,
@@ -169,7 +174,9 @@ def train_student(
 ) -> FitResult:
     """Train a student: one recipe for every arm; those in `GUIDED` with a teacher, else None."""
     guide = weights_hash(teacher) if teacher else None
-    task = student_task(material.study, material.preparation, ref, teacher)
+    study, split = material.study, material.split
+    task = student_task(study, material.preparation, ref, teacher)
+    start_from_frequencies(task.network, study.training, material.prepared, split.student)
     source = _student_source(material, ref)
     plan = _plan(material, ref.name, source, folder, key)
     return fit(task, replace(plan, teacher=guide))
@@ -234,36 +241,26 @@ def _objective(
     layers: Mapping[str, LayerPair],
     seed: int,
 ) -> Objective:
-    classes, spatial_dims = len(preparation.classes), preparation.spatial_dims
-    dice_over = dice_axes(study.training.dice_over, spatial_dims)
+    labels: dict[str, Any] = {
+        "classes": len(preparation.classes),
+        "spatial_dims": preparation.spatial_dims,
+        "recipe": study.training,
+    }
     if teacher is None:
-        return Objective.control(
-            study.distillation, classes=classes, spatial_dims=spatial_dims, dice_over=dice_over
-        )
+        return Objective.control(study.distillation, **labels)
     shape = input_shape(preparation)
     return Objective(
         study.distillation,
-        classes=classes,
-        spatial_dims=spatial_dims,
         student_channels=tap_channels(network, {s: p.student for s, p in layers.items()}, shape),
         teacher_channels=tap_channels(teacher, {s: p.teacher for s, p in layers.items()}, shape),
-        dice_over=dice_over,
         seed=torch_seed("projectors", seed),
+        **labels,
     )
 
 
 def input_shape(preparation: Preparation, batch: int = 1) -> tuple[int, ...]:
     """Shape `(B, C, ...)` of a network input."""
     return (batch, preparation.channels, *preparation.patch_zyx[3 - preparation.spatial_dims :])
-
-
-def _segmentation(
-    material: Material, choice: Literal["auto", "batch", "sample"]
-) -> SegmentationLoss:
-    preparation = material.preparation
-    return SegmentationLoss(
-        classes=len(preparation.classes), dice_over=dice_axes(choice, preparation.spatial_dims)
-    )
 
 
 def _student_source(material: Material, ref: ModelRef) -> SampleSource:

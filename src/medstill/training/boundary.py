@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ class Boundary(pl.Callback):
             "step": learner.step,
             "dice": mean,
             "dice_by_class": dice_by_class,
+            "dead": list(_dead(dice_by_class)),
             "losses": {name: value / steps for name, value in learner.sums.items()},
             **self.stopwatch.read(),
         }
@@ -129,19 +131,34 @@ class Boundary(pl.Callback):
         )
         values = {f"validation/dice/{name}": v for name, v in entry["dice_by_class"].items()}
         values["validation/dice"] = entry["dice"]
+        values["validation/dead_classes"] = float(len(entry["dead"]))
         values["time/data_wait_share"] = entry["data_wait_share"]
         values["time/steps_per_s"] = entry["steps_per_s"]
         for logger in trainer.loggers:
             logger.log_metrics(values, step=learner.step)
             logger.save()
-        dead = _dead(entry["dice_by_class"])
-        if dead and 2 * learner.step >= learner.recipe.steps:
-            log.warning(
+        if entry["dead"]:
+            late = 2 * learner.step >= learner.recipe.steps
+            log.log(
+                logging.WARNING if late else logging.INFO,
                 "%s: validation Dice below %.2f at step %d for: %s",
                 self.plan.name,
                 COLLAPSED_DICE,
                 learner.step,
-                ", ".join(dead),
+                ", ".join(_fate(name, self.history) for name in entry["dead"]),
+            )
+        if learner.step == learner.recipe.steps:
+            self._log_collapsed()
+
+    def _log_collapsed(self) -> None:
+        chosen = max(self.history, key=lambda entry: float(entry["dice"]))
+        if chosen["dead"]:
+            log.warning(
+                "%s: collapsed at step %d, which has the best mean: %s. Recipes against it: "
+                "class_balance, head_prior, more steps, a lower weight of the distillation terms.",
+                self.plan.name,
+                chosen["step"],
+                ", ".join(_fate(name, self.history) for name in chosen["dead"]),
             )
 
     def _save(self, trainer: pl.Trainer, learner: Learner) -> None:
@@ -179,6 +196,12 @@ def result_of(folder: Path, best: Best) -> FitResult:
             "does not. Delete its folder and train again."
         )
     return FitResult(best, history, _dead(chosen[0]["dice_by_class"]))
+
+
+def _fate(name: str, history: Sequence[Mapping[str, Any]]) -> str:
+    """A dead class, and whether it ever lived."""
+    lived = [e["step"] for e in history if e["dice_by_class"].get(name, 0.0) >= COLLAPSED_DICE]
+    return f"{name} (alive until step {lived[-1]})" if lived else f"{name} (not alive so far)"
 
 
 def _dead(dice_by_class: dict[str, float]) -> tuple[str, ...]:

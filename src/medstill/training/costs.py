@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from medstill.config import NetworkConfig, Record, Study, TrainingConfig
 from medstill.errors import ConfigError, unknown_name
-from medstill.losses import FEATURE_LOSSES, MAP_LOSSES, SegmentationLoss
-from medstill.networks import check_name, size_multiple
+from medstill.losses import FEATURE_LOSSES, MAP_LOSSES
+from medstill.networks import check_name, head_bias, size_multiple
 from medstill.networks.taps import layer_names
 from medstill.refs import GUIDED, ModelRef, student_arms
 from medstill.training.assembly import (
@@ -21,7 +21,7 @@ from medstill.training.assembly import (
     student_task,
     tapped_layers,
 )
-from medstill.training.tasks import Place, Task, TeacherTask, dice_axes
+from medstill.training.tasks import Place, Task, TeacherTask, segmentation_loss
 from medstill.volumes.records import Preparation
 
 TIMED_STEPS = 3
@@ -55,9 +55,13 @@ def check_networks(study: Study, preparation: Preparation) -> None:
         if feature.loss not in FEATURE_LOSSES:
             raise unknown_name("feature loss", feature.loss, FEATURE_LOSSES)
     teacher = build_teacher(study, preparation)
+    if study.teacher.training.head_prior:
+        head_bias(teacher)
     _check_size(study.teacher.network, teacher, study.data.patch_size)
     for student in study.students:
         pupil = build_student(student, preparation, study.seeds[0])
+        if study.training.head_prior:
+            head_bias(pupil)
         _check_size(student, pupil, study.data.patch_size)
         for pair in tapped_layers(study, student).values():
             _check_layer(pupil, pair.student)
@@ -91,10 +95,7 @@ def estimate(study: Study, preparation: Preparation, workers: int) -> Estimate:
     teacher = build_teacher(study, preparation)
     task = TeacherTask(
         teacher,
-        SegmentationLoss(
-            classes=len(preparation.classes),
-            dice_over=dice_axes(study.teacher.training.dice_over, preparation.spatial_dims),
-        ),
+        segmentation_loss(study.teacher.training, preparation),
         study.teacher.reconstruction,
         study.seeds[0],
     )

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from medstill.config import IGNORE, ReconstructionConfig
+from medstill.config import IGNORE, ReconstructionConfig, TrainingConfig
 from medstill.losses import Objective, SegmentationLoss, mask_blocks, reconstruction_loss
 from medstill.losses.numerics import as_class_logits, predicted_classes
 from medstill.networks import run
 from medstill.networks.taps import Taps
 from medstill.training.frozen import FrozenTeacher, TeacherView
 from medstill.training.seeds import torch_generator
+from medstill.volumes.records import Preparation
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,8 @@ def with_answers(label_B: Tensor, teacher_BC: Tensor) -> Tensor:
     return torch.where(bare_B, answer_B, label_B)
 
 
-def dice_axes(choice: Literal["auto", "batch", "sample"], spatial_dims: int) -> str:
-    """`batch` or `sample`, with the default of the number of spatial dimensions filled in."""
-    if choice != "auto":
-        return choice
-    return "batch" if spatial_dims == 2 else "sample"
+def segmentation_loss(recipe: TrainingConfig, preparation: Preparation) -> SegmentationLoss:
+    """The terms against the labels, as a recipe wants them."""
+    return SegmentationLoss.of(
+        recipe, classes=len(preparation.classes), spatial_dims=preparation.spatial_dims
+    )

@@ -195,6 +195,15 @@ def seen_of(cases: Iterable[StoredCase]) -> Seen:
     )
 
 
+def voxels_by_class(infos: Iterable[CaseInfo], classes: int) -> NDArray[np.int64]:
+    """Voxels of each class `(classes,)` over some cases; ignored ones are not counted."""
+    counts = np.zeros(classes, dtype=np.int64)
+    for info in infos:
+        if info.voxels_by_class:
+            counts += np.asarray(info.voxels_by_class, dtype=np.int64)
+    return counts
+
+
 def demand_foreground(
     infos: Iterable[CaseInfo], classes: tuple[str, ...], *, where: str
 ) -> tuple[str, ...]:
@@ -211,10 +220,7 @@ def demand_foreground(
     Raises:
         LabelError: None of the classes has a voxel.
     """
-    counts = np.zeros(len(classes), dtype=np.int64)
-    for info in infos:
-        if info.voxels_by_class:
-            counts += np.asarray(info.voxels_by_class, dtype=np.int64)
+    counts = voxels_by_class(infos, len(classes))
     if not counts[1:].any():
         raise LabelError(
             f"Expected voxels of {', '.join(classes[1:])} in {where}, found only background. "
