@@ -224,8 +224,8 @@ class TrainingConfig(Record):
     """`auto`: batch in 2-D, sample in 3-D."""
     class_balance: Later[Fraction] = 0.0
     """Share of the cross-entropy that is a mean over the batch's classes instead of its places."""
-    head_prior: Later[bool] = False
-    """Start the last layer's bias at the logarithm of the class frequencies of the labels seen."""
+    head_prior: bool | None = None
+    """Start the last bias at the log of the class frequencies; None does where a head is named."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes of the samples; teacher and student see the same view."""
     views: Later[int] = Field(default=0, ge=0)

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def study(tiny_with):
-    recipe = {"steps": STEPS, "validate_every": 1}
+    recipe = {"steps": STEPS, "validate_every": 1, "head_prior": False}
     distillation = {
         "features": {
             "E": {"loss": "mse", "weight": 0.1},

@@ -94,11 +94,12 @@ def frequencies(material, cases):
     return [count / sum(counts) for count in counts]
 
 
+@pytest.mark.parametrize("asked", [{}, PRIOR])
 def test_teacher_and_students_start_at_the_frequencies_of_their_own_cases(
-    tiny, tiny_with, tmp_path, monkeypatch
+    tiny, tiny_with, tmp_path, monkeypatch, asked
 ):
     study = tiny_with(
-        references=["all-labels", "pseudo-labels"], distillation={"unlabelled_batch": 1}, **PRIOR
+        references=["all-labels", "pseudo-labels"], distillation={"unlabelled_batch": 1}, **asked
     )
     material, begun = tiny.material(study), {}
     monkeypatch.setattr(assembly, "fit", lambda task, plan: begun.update({plan.name: task.network}))
@@ -121,6 +122,17 @@ def test_the_cases_of_the_prior_decide_a_student_that_sees_others(tiny, tiny_wit
     split = tiny.material().split
     ref = ModelRef("all-labels", "unet-s1", 0)
     fewer = split.model_copy(update={"student": split.student[:1]})
-    for study, same in ((tiny_with(), True), (tiny_with(**PRIOR), False)):
+    without = tiny_with(training={"head_prior": False})
+    for study, same in ((without, True), (tiny_with(), False), (tiny_with(**PRIOR), False)):
         keys = [training.student_key(study, ref, "data", one) for one in (split, fewer)]
         assert (keys[0] == keys[1]) is same
+
+
+def test_without_it_the_bias_stays_as_it_was_drawn(tiny, tiny_with, tmp_path, monkeypatch):
+    study = tiny_with(training={"head_prior": False})
+    material, begun = tiny.material(study), []
+    monkeypatch.setattr(assembly, "fit", lambda task, _: begun.append(task.network))
+    training.train_student(material, ModelRef("control", "unet-s1", 0), None, tmp_path, {})
+    config = NetworkConfig(name="unet-s1")
+    drawn = assembly.build_network(config, material.preparation, seed=0)
+    assert torch.equal(head_bias(begun[0]), head_bias(drawn))

@@ -10,7 +10,7 @@ from medstill.networks.facts import (
     receptive_field,
 )
 from medstill.networks.output import Output, run
-from medstill.networks.prior import head_bias, set_prior
+from medstill.networks.prior import head_bias, names_its_head, set_prior
 from medstill.networks.request import Request, request_of
 from medstill.networks.sizes import check_size, size_multiple
 from medstill.networks.table import (
@@ -40,6 +40,7 @@ __all__ = [
     "known_names",
     "layer_names",
     "macs",
+    "names_its_head",
     "parameters",
     "preset_layer",
     "receptive_field",

@@ -42,15 +42,19 @@ def set_prior(network: nn.Module, voxels_by_class: Sequence[int]) -> None:
         bias_C.copy_(log_C)
 
 
+def names_its_head(network: nn.Module) -> bool:
+    """Whether a network says which layer gives its logits: our own networks do."""
+    return _name(network) in NETWORKS
+
+
 def head_bias(network: nn.Module) -> Tensor:
     """The bias of the layer that gives the logits, one entry a channel.
 
     Raises:
         ConfigError: The network does not say which layer that is.
     """
-    request = getattr(network, "request", None)
-    name = request.name if isinstance(request, Request) else type(network).__name__
-    if name not in NETWORKS:
+    name = _name(network)
+    if not names_its_head(network):
         raise ConfigError(
             f"training.head_prior needs a network that says which layer gives its logits, as "
             f"{', '.join(NETWORKS)} do, but '{name}' does not. Set head_prior to false."
@@ -58,3 +62,8 @@ def head_bias(network: nn.Module) -> Tensor:
     bias_C = network.get_submodule(NETWORKS[name].head).bias
     assert isinstance(bias_C, Tensor)
     return bias_C
+
+
+def _name(network: nn.Module) -> str:
+    request = getattr(network, "request", None)
+    return request.name if isinstance(request, Request) else type(network).__name__

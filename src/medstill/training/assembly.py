@@ -131,7 +131,7 @@ def student_key(study: Study, ref: ModelRef, prepared_hash: str, split: Split) -
         key["segmentation_weight"] = distillation.segmentation_weight
     if ref.arm == "pseudo-labels":
         key["unlabelled_batch"] = distillation.unlabelled_batch
-    if study.training.head_prior:
+    if study.training.head_prior is not False:
         key["prior"] = content_hash(split.student)
     if ref.arm in GUIDED:
         key["teacher"] = teacher_key(study, prepared_hash, split)
