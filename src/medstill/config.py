@@ -206,8 +206,10 @@ class TrainingConfig(Record):
     """Samples of a step, over all devices together."""
     learning_rate: PositiveFloat = 2e-3
     """Its peak; half a cosine takes it down to 1 % of that at the last step."""
+    optimizer: Later[Literal["adamw", "rmsprop"]] = "adamw"
+    """`rmsprop` is one of the thesis's two settings; it takes no betas."""
     weight_decay: NonNegativeFloat = 1e-4
-    """Of AdamW, as are the betas."""
+    """Of the optimiser: decoupled from the gradient in AdamW, added to it in RMSprop."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     """Decay rates of AdamW's two running means."""
     warmup_steps: int = Field(default=100, ge=0)

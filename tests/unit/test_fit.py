@@ -12,8 +12,10 @@ from medstill.errors import RunError, TrainingError
 from medstill.refs import TEACHER, ModelRef
 from medstill.runs import read_json
 from medstill.training import checkpoint
-from medstill.training.assembly import build_network, build_teacher
+from medstill.training.assembly import build_network, build_teacher, student_task
 from medstill.training.checkpoint import BEST, LAST, weights_hash
+from medstill.training.data import SampleSource
+from medstill.training.learner import Learner
 from medstill.training.tasks import StudentTask
 
 CONTROL = ModelRef("control", "unet-s1", 0)
@@ -238,7 +240,6 @@ def test_without_resume_it_begins_anew(trained, tmp_path):
 def test_too_many_processes_for_a_batch_are_refused(tiny, tiny_with):
     from types import SimpleNamespace
 
-    from medstill.training.data import SampleSource
     from medstill.training.learner import Learner
 
     material = tiny.material()
@@ -247,3 +248,25 @@ def test_too_many_processes_for_a_batch_are_refused(tiny, tiny_with):
     learner._trainer = SimpleNamespace(world_size=3)
     with pytest.raises(TrainingError, match=r"batch of 4 samples cannot be shared by 3 processes"):
         learner.train_dataloader()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", "AdamW"), ("rmsprop", "RMSprop")])
+def test_the_optimizer_is_the_one_of_the_recipe(tiny, tiny_with, name, kind):
+    recipe = {"optimizer": name, "learning_rate": 0.01, "weight_decay": 0.02, "betas": [0.8, 0.7]}
+    study, material = tiny_with(training=recipe), tiny.material()
+    task = student_task(study, material.preparation, CONTROL, None)
+    source = SampleSource(
+        material.prepared.root, material.split.student, study.training, 0, spatial_dims=2
+    )
+    optimiser = Learner(task, source, 0, 0).configure_optimizers()
+    assert type(optimiser).__name__ == kind
+    assert (optimiser.defaults["lr"], optimiser.defaults["weight_decay"]) == (0.01, 0.02)
+    assert optimiser.defaults.get("betas") == ((0.8, 0.7) if name == "adamw" else None)
+
+
+def test_the_optimizer_decides_the_weights(trained, tmp_path):
+    for name in ("adamw", "rmsprop"):
+        trained(folder=name, training={"optimizer": name})
+    assert not same(*(network_of(tmp_path / name / BEST) for name in ("adamw", "rmsprop")))
+    states = checkpoint.load(tmp_path / "rmsprop" / LAST)["optimiser"]["state"].values()
+    assert all("square_avg" in state for state in states)

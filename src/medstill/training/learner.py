@@ -28,7 +28,7 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 
 
 class Learner(pl.LightningModule):
-    """Steps a task: AdamW with a learning rate that is a function of the step."""
+    """Steps a task, with a learning rate that is a function of the step."""
 
     def __init__(self, task: nn.Module, source: SampleSource, start: int, workers: int) -> None:
         super().__init__()
@@ -73,14 +73,12 @@ class Learner(pl.LightningModule):
         return self.start + int(self.trainer.global_step)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over the network and the projectors; the teacher is not among them."""
-        recipe = self.recipe
-        return torch.optim.AdamW(
-            self.task.parameters(),
-            lr=recipe.learning_rate,
-            betas=recipe.betas,
-            weight_decay=recipe.weight_decay,
-        )
+        """Over the network and the projectors; the teacher is not among them."""
+        recipe, parameters = self.recipe, self.task.parameters()
+        rate, decay = recipe.learning_rate, recipe.weight_decay
+        if recipe.optimizer == "rmsprop":
+            return torch.optim.RMSprop(parameters, lr=rate, weight_decay=decay)
+        return torch.optim.AdamW(parameters, lr=rate, betas=recipe.betas, weight_decay=decay)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate of this step."""
