@@ -205,11 +205,15 @@ def predict(
 
 
 @app.command()
-def report(run_folder: RunFolder) -> None:
-    """Write the report page of a run: one HTML file that needs no network."""
+def report(
+    folder: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder of a run, or of a study of many runs.")
+    ],
+) -> None:
+    """Write the report page of a run or of a study: one HTML file that needs no network."""
     from medstill import pipeline, terminal
 
-    terminal.show_page(terminal.console(), pipeline.report(run_folder))
+    terminal.show_page(terminal.console(), pipeline.report(folder))
 
 
 @app.command()

@@ -290,6 +290,7 @@ def predict(
 
 
 def report(out: AnyPath) -> Path:
-    """Write the report page of a run: one self-contained HTML file."""
+    """Write the report page of a run, or of a study of many runs: one self-contained HTML file."""
     out = Path(out)
-    return pages.write_report(out, out / REPORT_FILE)
+    write = pages.write_grid_report if pages.is_grid(out) else pages.write_report
+    return write(out, out / REPORT_FILE)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 
 import pytest
+from html_page import Page
 
 from medstill import errors
 from medstill.errors import MissingExtraError, RunError
@@ -14,42 +14,6 @@ from medstill.reporting.figures import Line, curve_chart, paired_chart
 from medstill.reporting.page import render
 from medstill.reporting.reading import read_run
 from medstill.runs import read_json, write_json
-
-VOID = {"meta", "br", "img", "hr", "input", "link"}
-
-
-class Page(HTMLParser):
-    """Elements, ids, references and text of a page; demands that elements are closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words = ""
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes) -> None:
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes) -> None:
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data) -> None:
-        self.words += " " + data
-
-    def values(self, name: str) -> list[str]:
-        return [found[name] for _, found in self.elements if found.get(name) is not None]
-
-    @property
-    def plain(self) -> str:
-        return " ".join(self.words.split())
 
 
 @pytest.fixture(scope="module")

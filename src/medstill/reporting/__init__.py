@@ -1,4 +1,4 @@
-"""The report of a run: figures and one self-contained HTML page, from the run folder alone."""
+"""Reports from folders alone: HTML pages of a run and of a study of many runs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING
 from medstill.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from medstill.reporting.gridpage import write_grid_report
+    from medstill.reporting.gridreading import is_grid
     from medstill.reporting.page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["is_grid", "write_grid_report", "write_report"]
 
-__getattr__ = lazy_names(__name__, {"write_report": "medstill.reporting.page"})
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "is_grid": "medstill.reporting.gridreading",
+        "write_grid_report": "medstill.reporting.gridpage",
+        "write_report": "medstill.reporting.page",
+    },
+)

@@ -9,10 +9,11 @@ from medstill.errors import require
 from medstill.reporting import wording
 from medstill.reporting.figures import Line, curve_chart, paired_chart
 from medstill.reporting.reading import Run
-from medstill.reporting.records import Checkpoint, Training
+from medstill.reporting.records import Checkpoint, ModelRow, Training
 
 PAIRED = {"dice": True, "hd95_mm": False}
 """Metric -> whether higher is better."""
+PAIRED_ARMS = ("control", "distilled")
 
 
 @dataclass(frozen=True)
@@ -47,29 +48,30 @@ def paired_charts(run: Run) -> tuple[Group, ...]:
     """For each student: control to distilled, patient by patient, mean over seeds."""
     groups = []
     for student in run.study.students:
-        rows = [run.summary.model(student.called, arm) for arm in ("control", "distilled")]
-        if rows[0] is None or rows[1] is None:
-            continue
-        charts = []
-        for metric, higher in PAIRED.items():
-            control, distilled = (row.patients.get(metric, {}) for row in rows if row is not None)
-            both = sorted(control.keys() & distilled.keys())
-            if not both:
-                continue
-            rose = sum(distilled[p] > control[p] for p in both)
-            fell = sum(distilled[p] < control[p] for p in both)
-            name = wording.METRIC_NAMES[metric]
-            alt = (
-                f"{student.called}: {name} of each test patient, control and distilled; higher for "
-                f"{rose}, lower for {fell} of {wording.plural(len(both), 'patient')}"
-            )
-            charts.append(
-                Chart(
-                    name, _safe(paired_chart(control, distilled, alt=alt, higher_is_better=higher))
-                )
-            )
-        groups.append(Group(student.called, ("control", "distilled"), tuple(charts)))
+        control, distilled = (run.summary.model(student.called, arm) for arm in PAIRED_ARMS)
+        if control is not None and distilled is not None:
+            groups.append(paired_group(student.called, control, distilled))
     return tuple(groups)
+
+
+def paired_group(name: str, control: ModelRow, distilled: ModelRow) -> Group:
+    """One chart a metric: control to distilled, patient by patient."""
+    charts = []
+    for metric, higher in PAIRED.items():
+        before, after = (row.patients.get(metric, {}) for row in (control, distilled))
+        both = sorted(before.keys() & after.keys())
+        if not both:
+            continue
+        rose = sum(after[p] > before[p] for p in both)
+        fell = sum(after[p] < before[p] for p in both)
+        title = wording.METRIC_NAMES[metric]
+        alt = (
+            f"{name}: {title} of each test patient, control and distilled; higher for "
+            f"{rose}, lower for {fell} of {wording.plural(len(both), 'patient')}"
+        )
+        svg = paired_chart(before, after, alt=alt, higher_is_better=higher)
+        charts.append(Chart(title, safe(svg)))
+    return Group(name, PAIRED_ARMS, tuple(charts))
 
 
 def history_charts(run: Run) -> tuple[Group, ...]:
@@ -120,7 +122,7 @@ def _history(trainings: Sequence[tuple[str, Training]], who: str, term: str | No
         lines.append(Line(arm, steps, means, strong=True))
     title = "validation Dice" if term is None else term.removeprefix("train/").replace("_", " ")
     alt = f"{who}: {title} against training steps"
-    return Chart(title, _safe(curve_chart(lines, alt=alt, share=term is None)))
+    return Chart(title, safe(curve_chart(lines, alt=alt, share=term is None)))
 
 
 def _points(history: Sequence[Checkpoint], term: str | None) -> dict[int, float]:
@@ -133,7 +135,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _safe(svg: str) -> str:
+def safe(svg: str) -> str:
     """Marks text as HTML that needs no escaping: it is matplotlib's, which escapes its own."""
     marked: str = require("markupsafe", "report").Markup(svg)
     return marked

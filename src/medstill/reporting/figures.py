@@ -56,7 +56,7 @@ def curve_chart(
         x_label: Of the horizontal axis.
         share: The values lie between 0 and 1: the axis starts at 0 and ends at 1.
     """
-    figure, axes = _figure(3.6, 2.3)
+    figure, axes = new_figure(3.6, 2.3)
     for line in lines:
         axes.plot(
             line.x,
@@ -78,7 +78,7 @@ def curve_chart(
         axes.set_ylim(0, 1.05 * max((v for line in lines for v in line.y), default=1) or 1)
     axes.locator_params(axis="x", nbins=5)
     axes.locator_params(axis="y", nbins=5)
-    return _svg(figure, alt)
+    return svg_of(figure, alt)
 
 
 def paired_chart(
@@ -96,7 +96,7 @@ def paired_chart(
         alt: What the chart shows, for who cannot see it.
         higher_is_better: Whose colour a line takes: that of the better of the two.
     """
-    figure, axes = _figure(3.6, 3.6)
+    figure, axes = new_figure(3.6, 3.6)
     patients = sorted(control.keys() & distilled.keys())
     for patient in patients:
         gain = distilled[patient] - control[patient]
@@ -117,7 +117,7 @@ def paired_chart(
     axes.grid(visible=False, axis="x")
     if len(patients) <= MOST_NAMED:
         _name_ends(axes, {patient: distilled[patient] for patient in patients})
-    return _svg(figure, alt)
+    return svg_of(figure, alt)
 
 
 def _name_ends(axes: Any, values: Mapping[str, float]) -> None:
@@ -134,7 +134,8 @@ def _name_ends(axes: Any, values: Mapping[str, float]) -> None:
         axes.text(1.1, place, name, color=INK, fontsize=7, va="center_baseline", parse_math=False)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
+    """An empty figure and its axes, in inches."""
     figure = require("matplotlib.figure", "report").Figure((width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(visible=True, axis="y", color=FAINT, linewidth=0.6)
@@ -146,7 +147,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any, alt: str) -> str:
+def svg_of(figure: Any, alt: str) -> str:
     """A figure as an SVG element that can stand in a page beside others."""
     matplotlib = require("matplotlib", "report")
     target = io.StringIO()

@@ -66,7 +66,12 @@ def galleries(run: Run) -> tuple[Gallery, ...]:
                 refs = {
                     arm: ModelRef(arm, student.called, seed) for arm in ("control", "distilled")
                 }
-                rows.append(_row(run, rank, case, slice_, {"teacher": TEACHER, **refs}, shown))
+                key = f"slice-{run.split.test.index(case)}"
+                first = key not in shown
+                shown.add(key)
+                rows.append(
+                    row_of(run, rank, slice_, {"teacher": TEACHER, **refs}, (case, key, first))
+                )
         found.append(Gallery(student.called, seed, tuple(rows)))
     return tuple(gallery for gallery in found if gallery.rows)
 
@@ -89,21 +94,27 @@ def ranked(run: Run) -> tuple[tuple[str, str], ...]:
     return tuple((chosen[patient], cases[patient]) for patient in order if patient in chosen)
 
 
-def _row(
-    run: Run, rank: str, case: str, shown: Slice, refs: dict[str, ModelRef], stored: set[str]
+def row_of(
+    run: Run, rank: str, shown: Slice, refs: dict[str, ModelRef], place: tuple[str, str, bool]
 ) -> Row:
+    """The pictures of one patient: input, truth, and what each of some networks makes of it.
+
+    Args:
+        run: Of the networks.
+        rank: Why the patient is shown.
+        shown: The slice.
+        refs: Title -> network.
+        place: Case, id of the slice in the page, and whether this row is the one that stores it.
+    """
     classes = run.summary.class_names
+    case, key, first = place
     labels = {arm: read_prediction(run, ref, case, shown) for arm, ref in refs.items()}
     truth_YX = np.where(shown.truth_YX == IGNORE, 0, shown.truth_YX)
     view = view_of(shown, [truth_YX, *(label for label in labels.values() if label is not None)])
     panels = [Panel("input", "", ()), Panel("truth", "", shapes_of(truth_YX, classes))]
     panels += [_panel(run, arm, ref, case, labels[arm]) for arm, ref in refs.items()]
-    key = f"slice-{run.split.test.index(case)}"
-    row = Row(
-        rank, case, run.split.patients[case], shown.z, key, view, key not in stored, tuple(panels)
-    )
-    stored.add(key)
-    return row
+    patient = run.split.patients[case]
+    return Row(rank, case, patient, shown.z, key, view, first, tuple(panels))
 
 
 def _panel(

@@ -7,15 +7,13 @@ from typing import Any
 
 import yaml
 
-from medstill.errors import require
 from medstill.refs import student_arms
 from medstill.reporting import wording
 from medstill.reporting.charts import history_charts, paired_charts, speeds
 from medstill.reporting.gallery import galleries
-from medstill.reporting.overlays import colour_of
 from medstill.reporting.reading import Run, facts_of, read_run
 from medstill.reporting.records import Gain, ModelRow, Training
-from medstill.runs import atomic
+from medstill.reporting.templating import filled, write_text
 
 TEMPLATE = "page.html.j2"
 
@@ -35,33 +33,12 @@ def write_report(run: Path, page: Path) -> Path:
         MissingExtraError: jinja2 or matplotlib is not installed.
         StorageError: The page cannot be written.
     """
-    text = render(read_run(run))
-    with atomic(page) as draft:
-        draft.write_text(text, encoding="utf-8")
-    return page
+    return write_text(page, render(read_run(run)))
 
 
 def render(run: Run) -> str:
     """The page of a run as HTML."""
-    jinja2 = require("jinja2", "report")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("medstill", "reporting"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(
-        fixed=wording.fixed,
-        spread=wording.spread,
-        quantity=wording.quantity,
-        percent=wording.percent,
-        plural=wording.plural,
-        p_text=wording.p_text,
-        class_colour=colour_of,
-    )
-    text: str = environment.get_template(TEMPLATE).render(**content_of(run))
-    return text
+    return filled(TEMPLATE, content_of(run))
 
 
 def content_of(run: Run) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         RunError: It is no run folder, a stage is missing or unfinished, or a file is damaged.
     """
-    manifest = _checked(folder / MANIFEST_FILE, Manifest)
+    manifest = checked(folder / MANIFEST_FILE, Manifest)
     refs = (TEACHER, *student_refs(manifest.study))
     prepared = prepared_folder(folder)
     _demand(folder / "split.json", "prepared", "medstill prepare")
@@ -90,9 +90,9 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         manifest=manifest,
-        split=_checked(folder / "split.json", Split),
-        preparation=_checked(prepared / "preparation.json", Preparation),
-        summary=_checked(folder / "comparison.json", Summary),
+        split=checked(folder / "split.json", Split),
+        preparation=checked(prepared / "preparation.json", Preparation),
+        summary=checked(folder / "comparison.json", Summary),
         trainings=trainings,
         reconstruction=_optional(
             TEACHER.folder(folder) / "test" / "reconstruction.json", tuple[Reconstruction, ...], ()
@@ -165,7 +165,7 @@ def _training(folder: Path, ref: ModelRef) -> Training:
             "all of them. Finish it first: 'medstill run' on the same folder takes it up again."
         )
     history = read_json(path.parent / "history.json")
-    return _validated(path, Training, {**read_json(path)["result"], "history": history})
+    return validated(path, Training, {**read_json(path)["result"], "history": history})
 
 
 def _demand(path: Path, state: str, command: str) -> None:
@@ -176,15 +176,25 @@ def _demand(path: Path, state: str, command: str) -> None:
         )
 
 
-def _checked(path: Path, kind: type[T]) -> T:
-    return _validated(path, kind, read_json(path))
+def checked(path: Path, kind: type[T]) -> T:
+    """A JSON file as a record.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
+    return validated(path, kind, read_json(path))
 
 
 def _optional(path: Path, kind: type[T], default: T) -> T:
-    return _checked(path, kind) if path.exists() else default
+    return checked(path, kind) if path.exists() else default
 
 
-def _validated(path: Path, kind: type[T], content: Any) -> T:
+def validated(path: Path, kind: type[T], content: Any) -> T:
+    """What was read from `path` as a record.
+
+    Raises:
+        RunError: It is no such record.
+    """
     try:
         return TypeAdapter(kind).validate_python(content, strict=False)
     except ValidationError as error:

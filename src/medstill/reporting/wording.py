@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from medstill.reporting.gridrecords import GridGain
 from medstill.reporting.records import Facts, Gain, Interval
 
 DIGITS = {"hd95_mm": 1, "assd_mm": 1}
@@ -20,6 +21,11 @@ CONTROLS = ("control", "control+largest-component")
 """Arms of the control's own labels; every other one is a reference that saw more."""
 MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EN DASH}"
+
+
+def arm_name(arm: str) -> str:
+    """An arm as a reader sees it."""
+    return ARM_NAMES.get(arm, arm)
 
 
 def fixed(value: float | None, metric: str = "dice", *, signed: bool = False) -> str:
@@ -105,6 +111,21 @@ def change_text(gain: Gain, seeds: int) -> str:
         f"{who} {what} {verb} {fixed(interval.mean, metric, signed=True)}{unit} "
         f"({percent(interval.confidence)} interval {spread(interval, metric)}{unit}; "
         f"{plural(found.n, 'patient')}, {plural(seeds, 'seed')})"
+    )
+
+
+def difference_text(gain: GridGain) -> str:
+    """What a comparison found in one metric: the difference, its interval, n and the verdict."""
+    found, metric = gain.comparison, gain.metric
+    unit = " mm" if metric.endswith("_mm") else ""
+    name = {"dice": "Mean Dice", "hd95_mm": "Mean HD95"}.get(metric, metric)
+    interval = found.difference
+    uncertain = gain.verdict not in ("better", "worse") and (interval.low > 0 or interval.high < 0)
+    reason = f", since the adjusted p is {p_text(gain.p_holm)}" if uncertain else ""
+    return (
+        f"{name} {fixed(interval.mean, metric, signed=True)}{unit} "
+        f"({percent(interval.confidence)} interval {spread(interval, metric, signed=True)}{unit}; "
+        f"{plural(found.n, 'patient')}): {gain.verdict}{reason}"
     )
 
 

@@ -1,0 +1,155 @@
+"""One self-contained HTML page of a study of many runs; it names no machine and no person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medstill.errors import RunError
+from medstill.refs import TEACHER, student_refs
+from medstill.reporting import gridtables, wording
+from medstill.reporting.charts import PAIRED_ARMS
+from medstill.reporting.gallery import Row, row_of
+from medstill.reporting.gridcharts import fraction_charts, pareto_charts, row_pairs
+from medstill.reporting.gridreading import GridStudy, read_grid
+from medstill.reporting.reading import read_run, read_slice
+from medstill.reporting.templating import filled, write_text
+from medstill.runs import read_study
+
+TEMPLATE = "grid.html.j2"
+PICTURES = 4
+"""Patients among the worst whose pictures are shown."""
+FEW = 24
+"""So many comparisons are shown at once; more are folded away."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The pictures of one of the worst patients."""
+
+    title: str
+    row: Row
+
+
+def write_grid_report(folder: Path, target: Path) -> Path:
+    """Write the report of a study of many runs.
+
+    Args:
+        folder: Folder of the study, with `grid.json` and `table.json`; pictures are taken from
+            the runs below it, where they are.
+        target: The HTML file to write; replaced when it exists.
+
+    Returns:
+        `target`.
+
+    Raises:
+        RunError: It is no such folder, it has no table yet, or a file is damaged.
+        MissingExtraError: jinja2 or matplotlib is not installed.
+        StorageError: The page cannot be written.
+    """
+    return write_text(target, render_grid(read_grid(folder)))
+
+
+def render_grid(study: GridStudy) -> str:
+    """The page of a study of many runs as HTML."""
+    return filled(TEMPLATE, content_of_grid(study))
+
+
+def content_of_grid(study: GridStudy) -> dict[str, Any]:
+    """All that the template shows, by name."""
+    summary = study.summary
+    worst = gridtables.worst(summary)
+    return {
+        "study": study,
+        "summary": summary,
+        "titles": gridtables.titles(summary),
+        "free": gridtables.free_axes(summary),
+        "verdicts": gridtables.verdicts(summary),
+        "counts": gridtables.counts(summary),
+        "networks": gridtables.networks(study),
+        "axis_tables": gridtables.axis_tables(summary),
+        "fractions": fraction_charts(study),
+        "paretos": pareto_charts(study),
+        "class_tables": gridtables.class_tables(summary),
+        "pairs": row_pairs(summary),
+        "worst": worst,
+        "pictures": pictures(study, worst),
+        "spreads": gridtables.spreads(summary),
+        "patients": _patients(study),
+        "size": _size(study),
+        "missing": _missing(study),
+        "least_p": _least_p(study),
+        "few": FEW,
+        "metric_names": wording.METRIC_NAMES,
+        "configuration": _configuration(study),
+    }
+
+
+def pictures(study: GridStudy, worst: Sequence[gridtables.Worst]) -> tuple[Picture, ...]:
+    """The pictures of the first few different patients among the worst that a run has kept."""
+    found: dict[str, Picture] = {}
+    for one in worst:
+        if one.patient not in found and len(found) < PICTURES:
+            row = _picture(study, one, f"worst-{len(found)}")
+            if row is not None:
+                found[one.patient] = Picture(one.title, row)
+    return tuple(found.values())
+
+
+def _picture(study: GridStudy, one: gridtables.Worst, key: str) -> Row | None:
+    for folder in study.runs_of(one.row):
+        split = study.split_of(folder)
+        cases = [case for case in split.test if split.patients.get(case, case) == one.patient]
+        if not cases:
+            continue
+        try:
+            run = read_run(folder)
+        except RunError:
+            # Another run of the row may be whole; a page without one picture is still a page.
+            continue
+        shown = read_slice(run, cases[0])
+        refs = [ref for ref in student_refs(run.study) if ref.student == one.row.student]
+        arms = {ref.arm: ref for ref in reversed(refs)}
+        if shown is not None:
+            named = {"teacher": TEACHER}
+            named |= {arm: arms[arm] for arm in PAIRED_ARMS if arm in arms}
+            return row_of(run, one.title, shown, named, (cases[0], key, True))
+    return None
+
+
+def _patients(study: GridStudy) -> int:
+    """Test patients of the whole study."""
+    rows = study.summary.rows
+    return len({p for row in rows for m in row.models for p in m.patients.get("dice", {})})
+
+
+def _size(study: GridStudy) -> str | None:
+    """The input that multiply-adds are counted at, when it is the same for all."""
+    facts = [study.facts_of(row, model) for row in study.summary.rows for model in row.models]
+    sizes = {one.size for one in facts if one is not None}
+    return " × ".join(map(str, sizes.pop())) if len(sizes) == 1 else None
+
+
+def _configuration(study: GridStudy) -> tuple[str, str]:
+    """Name and study of the first run that is there; both empty when none is."""
+    runs = [run for row in study.summary.rows for run in study.runs_of(row)]
+    if not runs:
+        return "", ""
+    content = read_study(runs[0]).model_dump(mode="json")
+    return runs[0].name, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _missing(study: GridStudy) -> list[tuple[str, str]]:
+    """Runs without scores, each with the message it ended with, if it ended with one."""
+    names = dict.fromkeys([*study.summary.missing, *study.failures])
+    return [(name, wording.without_paths(study.failures.get(name, ""))) for name in names]
+
+
+def _least_p(study: GridStudy) -> float:
+    """The smallest adjusted p that the sign-flip test can give: all patients on one side."""
+    most = max((gain.comparison.n for gain in study.summary.gains), default=1)
+    return min(1.0, study.summary.comparisons * 2.0 ** (1 - most))
