@@ -313,6 +313,8 @@ class DistillationConfig(Record):
     """Terms on the output maps."""
     unlabelled_batch: int = Field(default=0, ge=0)
     """Images a step of the teacher's other patients, without labels, in the distillation terms."""
+    cache: Later[Literal["off", "float16", "float32"]] = "off"
+    """Compute what the teacher says of the fixed views once and keep it on disk as such numbers."""
 
 
 class EvaluationConfig(Record):
@@ -378,6 +380,15 @@ class Study(Record):
     """How predictions are scored."""
     engine: EngineConfig = EngineConfig()
     """Where it is computed; changing it does not make it another study."""
+
+    @model_validator(mode="after")
+    def _cache_has_views(self) -> Self:
+        if self.distillation.cache != "off" and not self.training.views:
+            raise ValueError(
+                f"distillation.cache is {self.distillation.cache}, but training.views is 0: only "
+                "what the teacher says of fixed views can be kept; set training.views, such as to 4"
+            )
+        return self
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> Self:

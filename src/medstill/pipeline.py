@@ -97,8 +97,10 @@ def check(study: Study, data: AnyPath, *, skip_bad: bool = False) -> None:
 def estimate(study: Study, data: AnyPath) -> Estimate:
     """What the trainings of a study will cost, from a few timed steps on noise."""
     data = Path(data)
-    preparation = draft_preparation(find_dataset(data, skip_bad=True), study.data)
-    return training.estimate(study, preparation, study.engine.workers or cores())
+    dataset = find_dataset(data, skip_bad=True)
+    images = 0.0 if study.distillation.cache == "off" else training.taught_images(study, dataset)
+    preparation = draft_preparation(dataset, study.data)
+    return training.estimate(study, preparation, study.engine.workers or cores(), images)
 
 
 def prepare(study: Study, data: AnyPath, out: AnyPath, *, skip_bad: bool = False) -> PreparedSet:

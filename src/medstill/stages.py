@@ -91,7 +91,8 @@ def train(out: Path, ref: ModelRef, resume: bool = True) -> dict[str, Any]:
         return stage.result()
     stage.begin()
     validate = partial(validation_dice, prepared=run.prepared, cases=run.split.validation)
-    material = training.Material(run.study, run.prepared, run.split, validate, resume)
+    caches = cache_folder(out)
+    material = training.Material(run.study, run.prepared, run.split, validate, resume, caches)
     if ref == TEACHER:
         result = training.train_teacher(material, stage.folder, stage.key)
     else:
@@ -111,6 +112,11 @@ def train(out: Path, ref: ModelRef, resume: bool = True) -> dict[str, Any]:
         }
     )
     return stage.result()
+
+
+def cache_folder(out: Path) -> Path:
+    """Where a run keeps what its teacher says of the fixed views: with the teacher."""
+    return TEACHER.folder(out) / "cache"
 
 
 def validation_dice(

@@ -44,6 +44,8 @@ def show_estimate(out: Console, study: Study, found: Estimate) -> None:
         f"Everything checked. The trainings take {duration(found.training_s)} with "
         f"{found.workers} worker(s) and {found.memory_mb:.0f} MB of memory each."
     )
+    if found.cache_mb:
+        out.print(f"What the teacher says is kept on disk: about {found.cache_mb:.0f} MB.")
 
 
 def show_inspection(out: Console, found: Inspection) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         train_teacher,
     )
     from medstill.training.checkpoint import weights_hash
-    from medstill.training.costs import Estimate, check_networks, estimate
+    from medstill.training.costs import Estimate, check_networks, estimate, taught_images
     from medstill.training.facts import network_facts, network_table
     from medstill.training.inference import (
         logits_function,
@@ -44,6 +44,7 @@ __all__ = [
     "set_threads",
     "student_config",
     "student_key",
+    "taught_images",
     "teacher_key",
     "train_student",
     "train_teacher",
@@ -64,7 +65,7 @@ _HOMES = {
         "train_teacher",
     ),
     "checkpoint": ("weights_hash",),
-    "costs": ("Estimate", "check_networks", "estimate"),
+    "costs": ("Estimate", "check_networks", "estimate", "taught_images"),
     "facts": ("network_facts", "network_table"),
     "inference": ("logits_function", "reconstruction_function", "set_threads"),
 }

@@ -13,14 +13,16 @@ from torch import nn
 from medstill.config import NetworkConfig, StudentConfig, Study, content_hash, deciding
 from medstill.losses import Objective
 from medstill.networks import build, without_reconstruction
-from medstill.networks.taps import preset_layer, tap_channels
+from medstill.networks.taps import tap_channels
 from medstill.refs import GUIDED, TEACHER, ModelRef
 from medstill.training import checkpoint
 from medstill.training.boundary import FitPlan, FitResult
+from medstill.training.cachefill import filled_cache
 from medstill.training.checkpoint import BEST, weights_hash
 from medstill.training.data import SampleSource
 from medstill.training.fit import fit
-from medstill.training.frozen import FrozenTeacher
+from medstill.training.frozen import FrozenTeacher, KeptTeacher
+from medstill.training.layers import LayerPair, kept_names, tapped_layers
 from medstill.training.learner import Validate
 from medstill.training.prior import start_from_frequencies
 from medstill.training.seeds import torch_seed
@@ -39,6 +41,8 @@ class Material:
     split: Split
     validate: Validate
     resume: bool = True
+    caches: Path | None = None
+    """Folder of the caches of what the teacher says; None keeps one in each student's folder."""
 
     @property
     def preparation(self) -> Preparation:
@@ -177,7 +181,11 @@ def train_student(
     study, split = material.study, material.split
     task = student_task(study, material.preparation, ref, teacher)
     start_from_frequencies(task.network, study.training, material.prepared, split.student)
-    source = _student_source(material, ref)
+    source = student_source(material, ref)
+    if teacher and study.distillation.cache != "off":
+        caches = material.caches or folder / "cache"
+        cache = filled_cache(study, student_config(study, ref), teacher, source, caches)
+        source = replace(source, cache=cache)
     plan = _plan(material, ref.name, source, folder, key)
     return fit(task, replace(plan, teacher=guide))
 
@@ -200,37 +208,20 @@ def student_task(
         _objective(study, preparation, network, distilled, layers, ref.seed),
         ref.seed,
         {scale: pair.student for scale, pair in layers.items()},
-        FrozenTeacher(teacher, {scale: pair.teacher for scale, pair in layers.items()})
-        if teacher
-        else None,
+        _guide(study, teacher, student, layers) if teacher else None,
         student.reconstruction_weight,
         pseudo_labels=ref.arm == "pseudo-labels",
     )
 
 
-@dataclass(frozen=True)
-class LayerPair:
-    """The tapped layer of the student and of the teacher at one scale."""
-
-    student: str
-    teacher: str
-
-
-def tapped_layers(study: Study, student: StudentConfig) -> dict[str, LayerPair]:
-    """Scale -> layers; presets where the study names none.
-
-    Raises:
-        ConfigError: A scale without a preset and without named layers.
-    """
-    teacher = study.teacher.network
-    return {
-        scale: LayerPair(
-            term.student_layer or preset_layer(student.name, scale),
-            term.teacher_layer or preset_layer(teacher.name, scale),
-        )
-        for scale, term in study.distillation.features.items()
-        if term.weight > 0
-    }
+def _guide(
+    study: Study, teacher: nn.Module, student: StudentConfig, layers: Mapping[str, LayerPair]
+) -> FrozenTeacher | KeptTeacher:
+    if study.distillation.cache != "off":
+        names = kept_names(study, student)
+        return KeptTeacher({scale: names[scale] for scale in layers})
+    taps = {scale: pair.teacher for scale, pair in layers.items()}
+    return FrozenTeacher(teacher, taps, reduced=study.training.views > 0)
 
 
 def _objective(
@@ -263,7 +254,8 @@ def input_shape(preparation: Preparation, batch: int = 1) -> tuple[int, ...]:
     return (batch, preparation.channels, *preparation.patch_zyx[3 - preparation.spatial_dims :])
 
 
-def _student_source(material: Material, ref: ModelRef) -> SampleSource:
+def student_source(material: Material, ref: ModelRef) -> SampleSource:
+    """Where the samples of a student come from."""
     study, split = material.study, material.split
     extra = study.distillation.unlabelled_batch if ref.arm in GUIDED else 0
     others = without_labels(split)

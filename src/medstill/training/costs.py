@@ -19,12 +19,22 @@ from medstill.training.assembly import (
     build_teacher,
     input_shape,
     student_task,
-    tapped_layers,
 )
+from medstill.training.cache import rows_of
+from medstill.training.cachefill import answer
+from medstill.training.frozen import Said
+from medstill.training.layers import tapped_layers
 from medstill.training.tasks import Place, Task, TeacherTask, segmentation_loss
-from medstill.volumes.records import Preparation
+from medstill.training.views import count_images
+from medstill.volumes.geometry import canonical_spacing_zyx_mm, frame_of, geometry_of, shape_zyx
+from medstill.volumes.io import read_channels
+from medstill.volumes.preparation import resolve_preparation
+from medstill.volumes.records import Dataset, Preparation
+from medstill.volumes.splits import check_division, without_labels
 
 TIMED_STEPS = 3
+SURVEYED_CASES = 3
+"""Cases that are read to estimate how many slices or patches there are."""
 
 
 class Estimate(Record):
@@ -37,6 +47,8 @@ class Estimate(Record):
     memory_mb: float
     """Peak memory of this process while timing; each worker needs about as much."""
     workers: int
+    cache_mb: float = 0.0
+    """Disk for what the teacher says of the fixed views, estimated from a few cases."""
 
 
 def check_networks(study: Study, preparation: Preparation) -> None:
@@ -84,13 +96,34 @@ def _check_layer(network: nn.Module, layer: str) -> None:
         raise unknown_name("layer", layer, names)
 
 
-def estimate(study: Study, preparation: Preparation, workers: int) -> Estimate:
+def taught_images(study: Study, dataset: Dataset) -> float:
+    """Slices (patches in 3-D) that a distilled student is taught, estimated from a few cases.
+
+    Raises:
+        DataError: A case cannot be read, or the patients cannot be divided as asked.
+    """
+    split = check_division(dataset, study.split, study.label_fraction)
+    taught = {
+        *split.student,
+        *(without_labels(split) if study.distillation.unlabelled_batch else ()),
+    }
+    cases = [case for case in dataset.cases if case.id in taught][:SURVEYED_CASES]
+    geometries = [geometry_of(read_channels(case.images)) for case in cases]
+    spacings = [canonical_spacing_zyx_mm(geometry) for geometry in geometries]
+    preparation = resolve_preparation(dataset, study.data, spacings)
+    frames = [frame_of(geometry, preparation.spacing_zyx_mm) for geometry in geometries]
+    found = [count_images(shape_zyx(frame.grid), preparation) for frame in frames]
+    return len(taught) * sum(found) / len(found)
+
+
+def estimate(study: Study, preparation: Preparation, workers: int, images: float = 0.0) -> Estimate:
     """Time a few steps of every kind of training of a study.
 
     Args:
         study: What will be trained.
         preparation: Shape of the network inputs.
         workers: Worker processes that will share the trainings.
+        images: Slices or patches that are taught, for the size of the cache.
     """
     teacher = build_teacher(study, preparation)
     task = TeacherTask(
@@ -102,17 +135,19 @@ def estimate(study: Study, preparation: Preparation, workers: int) -> Estimate:
     recipe = study.teacher.training
     step_s = {"teacher": _step_s(task, preparation, recipe, recipe.batch_size)}
     total_s = step_s["teacher"] * study.teacher.training.steps
+    kept_mb = 0.0
     for student in study.students:
         for arm in student_arms(study):
             ref = ModelRef(arm, student.called, study.seeds[0])
             guide = teacher if arm in GUIDED else None
-            extra = study.distillation.unlabelled_batch if guide else 0
-            task_s = _step_s(
-                student_task(study, preparation, ref, guide),
-                preparation,
-                study.training,
-                study.training.batch_size + extra,
-            )
+            samples = study.training.batch_size
+            samples += study.distillation.unlabelled_batch if guide else 0
+            said = None
+            if guide and study.distillation.cache != "off":
+                said = answer(study, student, guide, _noise(preparation, samples)[0])
+                kept_mb = max(kept_mb, _row_bytes(preparation, samples, said) / 1e6)
+            pupil = student_task(study, preparation, ref, guide)
+            task_s = _step_s(pupil, preparation, study.training, samples, said)
             step_s[f"{student.called} {arm}"] = task_s
             total_s += task_s * study.training.steps * len(study.seeds)
     return Estimate(
@@ -120,38 +155,54 @@ def estimate(study: Study, preparation: Preparation, workers: int) -> Estimate:
         training_s=total_s / workers,
         memory_mb=_peak_memory_mb(),
         workers=workers,
+        cache_mb=kept_mb * images * study.training.views,
     )
 
 
-def _step_s(
-    task: nn.Module, preparation: Preparation, recipe: TrainingConfig, samples: int
-) -> float:
-    shape = input_shape(preparation, samples)
+def _noise(preparation: Preparation, samples: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
+    image_BC = torch.rand(input_shape(preparation, samples), generator=generator)
+    return image_BC, (image_BC[:, 0] * len(preparation.classes)).long()
+
+
+def _row_bytes(preparation: Preparation, samples: int, said: Said) -> int:
+    image_BC, label_B = _noise(preparation, samples)
+    return rows_of(image_BC, label_B.to(torch.uint8), said).itemsize
+
+
+def _step_s(
+    task: nn.Module,
+    preparation: Preparation,
+    recipe: TrainingConfig,
+    samples: int,
+    said: Said | None = None,
+) -> float:
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16-mixed")
-    image_BC = torch.rand(shape, generator=generator)
-    label_B = (image_BC[:, 0] * len(preparation.classes)).long()
+    image_BC, label_B = _noise(preparation, samples)
     trained: Task = task  # type: ignore[assignment]
     place = Place(torch.device("cpu"), preparation.spatial_dims)
     task.to(memory_format=place.memory_format)  # type: ignore[call-overload]
-    trained.before_training(place, [image_BC])
+    trained.before_training(place, [said or image_BC])
     image_BC = place.put(image_BC)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with mixed:
-            _step(trained, task, image_BC, label_B)
+            _step(trained, task, image_BC, label_B, said)
         begun = time.perf_counter()
         for _ in range(TIMED_STEPS):
             with mixed:
-                _step(trained, task, image_BC, label_B)
+                _step(trained, task, image_BC, label_B, said)
         return (time.perf_counter() - begun) / TIMED_STEPS
     finally:
         torch.set_num_threads(threads)
 
 
-def _step(trained: Task, task: nn.Module, image_BC: Tensor, label_B: Tensor) -> None:
-    trained.compute(image_BC, label_B, 0).total.backward()  # type: ignore[no-untyped-call]
+def _step(
+    trained: Task, task: nn.Module, image_BC: Tensor, label_B: Tensor, said: Said | None
+) -> None:
+    kept = () if said is None else (said,)
+    trained.compute(image_BC, label_B, 0, *kept).total.backward()  # type: ignore[no-untyped-call]
     task.zero_grad()
 
 

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from medstill.config import IGNORE, TrainingConfig
 from medstill.patches.sampling import draw_location
+from medstill.training.cache import CaseName, ViewCache, name_of
+from medstill.training.frozen import Said
 from medstill.training.seeds import Stream, array_generator
-from medstill.training.views import ViewDraw, augmented, make_view, view_kinds
-from medstill.volumes.records import PreparedCase
+from medstill.training.views import Kinds, ViewDraw, augmented, make_view, view_kinds
+from medstill.volumes.records import Preparation, PreparedCase
 from medstill.volumes.store import PreparedSet, open_set
 
 
@@ -38,6 +40,8 @@ class SampleSource:
     spatial_dims: int
     unlabelled: tuple[str, ...] = ()
     unlabelled_batch: int = 0
+    cache: ViewCache | None = None
+    """Views with what the teacher says of them; needs `recipe.views`."""
 
     @property
     def samples_per_step(self) -> int:
@@ -45,10 +49,14 @@ class SampleSource:
         return self.recipe.batch_size + self.unlabelled_batch
 
 
-class PatchSamples(Dataset[tuple[Tensor, Tensor]]):
+Sample = tuple[Tensor, Tensor, *tuple[Said, ...]]
+
+
+class PatchSamples(Dataset[Sample]):
     """Maps a running number `step * samples_per_step + sample` to an augmented patch.
 
-    An item is an image `(C, ...)` float32 and a label `(...)` int64.
+    An item is an image `(C, ...)` float32 and a label `(...)` int64, and with a cache what the
+    teacher says of them.
     """
 
     def __init__(self, source: SampleSource) -> None:
@@ -57,17 +65,31 @@ class PatchSamples(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return self.source.recipe.steps * self.source.samples_per_step
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, number: int) -> Sample:
         step, sample = divmod(number, self.source.samples_per_step)
         if sample < self.source.recipe.batch_size:
-            image, label = self._draw("data", step, sample, self._labelled)
-            return image, label.long()
-        image, label = self._draw("unlabelled", step, sample, self._unlabelled)
-        return image, torch.full_like(label, IGNORE, dtype=torch.long)
+            image, label, *said = self._draw("data", step, sample, self._labelled)
+            return image, label.long(), *said
+        image, label, *said = self._draw("unlabelled", step, sample, self._unlabelled)
+        return image, torch.full_like(label, IGNORE, dtype=torch.long), *said
 
     def __getstate__(self) -> dict[str, SampleSource]:
         # Memory maps would be copied into a spawned loader process; it opens its own.
         return {"source": self.source}
+
+    @property
+    def preparation(self) -> Preparation:
+        """How the images were prepared."""
+        return self._set.preparation
+
+    def series(self) -> dict[CaseName, tuple[PreparedCase, Kinds]]:
+        """The fixed views of every case: the case and the kind of each view."""
+        pools = ((self._labelled, "data"), (self._unlabelled, "unlabelled"))
+        return {
+            name_of(case): (case, kinds)
+            for cases, stream in pools
+            for case, kinds in zip(cases, self._views[stream].kinds, strict=True)
+        }
 
     @cached_property
     def _set(self) -> PreparedSet:
@@ -94,12 +116,14 @@ class PatchSamples(Dataset[tuple[Tensor, Tensor]]):
 
     def _draw(
         self, stream: Stream, step: int, sample: int, cases: tuple[PreparedCase, ...]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Sample:
         recipe, preparation = self.source.recipe, self._set.preparation
         generator = array_generator(stream, self.source.seed, step, sample)
         if recipe.views:
             draw = self._views[stream]
             index, number = draw(generator, recipe.foreground_share)
+            if self.source.cache:
+                return self.source.cache.row(name_of(cases[index]), number)
             kind = int(draw.kinds[index][number])
             return make_view(cases[index], number, kind, preparation, recipe)
         location = draw_location(
@@ -132,17 +156,21 @@ class StepBatches(Sampler[list[int]]):
             yield [step * size + sample for sample in range(self.rank, size, self.ranks)]
 
 
-def plain_batches(source: SampleSource, batches: int = 16) -> Iterator[Tensor]:
-    """The images `(B, C, ...)` of the first batches, to compute something from before training."""
+def plain_batches(source: SampleSource, batches: int = 16) -> Iterator[Tensor | Said]:
+    """The images `(B, C, ...)` of the first batches, to compute something from before training.
+
+    With a cache it is what the teacher says of them.
+    """
     samples = PatchSamples(source)
     size = source.samples_per_step
     for step in range(min(batches, source.recipe.steps)):
-        yield torch.stack([samples[step * size + sample][0] for sample in range(size)])
+        found = [samples[step * size + sample] for sample in range(size)]
+        yield default_collate([sample[-1] if source.cache else sample[0] for sample in found])
 
 
 def loader(
     source: SampleSource, start: int, *, workers: int, rank: int = 0, ranks: int = 1
-) -> DataLoader[tuple[Tensor, Tensor]]:
+) -> DataLoader[Sample]:
     """Batches `(B, C, ...)` and `(B, ...)` from step `start` to the recipe's last."""
     return DataLoader(
         PatchSamples(source),

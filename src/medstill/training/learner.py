@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from medstill.errors import TrainingError
-from medstill.training.data import SampleSource, loader, plain_batches
+from medstill.training.data import Sample, SampleSource, loader, plain_batches
 from medstill.training.schedule import learning_rate
 from medstill.training.seeds import torch_seed
 from medstill.training.tasks import Place, Task
@@ -42,7 +42,7 @@ class Learner(pl.LightningModule):
         self.workers = workers
         self.sums: dict[str, float] = {}
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def train_dataloader(self) -> DataLoader[Sample]:
         """Batches from the first step that is still to be done; each rank gets its share."""
         ranks = self.trainer.world_size
         if self.source.samples_per_step % ranks:
@@ -86,14 +86,14 @@ class Learner(pl.LightningModule):
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """The weighted loss of a batch; every term is logged by name."""
-        image_BC, label_B = batch
+        image_BC, label_B, *said = batch
         task: Task = self.task  # type: ignore[assignment]
         with torch.random.fork_rng():
             # A network's own dropout draws from the global generator: it too follows the step.
             torch.manual_seed(torch_seed("loss", self.source.seed, self.step, 1))
-            result = task.compute(self._place().put(image_BC), label_B, self.step)
+            result = task.compute(self._place().put(image_BC), label_B, self.step, *said)
         values = {f"train/{name}": value.detach() for name, value in result.terms.items()}
         values["train/total"] = result.total.detach()
         if not torch.isfinite(result.total):

@@ -17,7 +17,7 @@ from medstill.losses import Objective, SegmentationLoss, mask_blocks, reconstruc
 from medstill.losses.numerics import as_class_logits, predicted_classes
 from medstill.networks import run
 from medstill.networks.taps import Taps
-from medstill.training.frozen import FrozenTeacher, TeacherView
+from medstill.training.frozen import FrozenTeacher, KeptTeacher, Said, TeacherView
 from medstill.training.seeds import torch_generator
 from medstill.volumes.records import Preparation
 
@@ -52,15 +52,20 @@ class Task(Protocol):
 
     network: nn.Module
 
-    def compute(self, image_BC: Tensor, label_B: Tensor, step: int) -> StepResult:
-        """The loss of one batch; every random choice is a function of the seed and `step`."""
+    def compute(
+        self, image_BC: Tensor, label_B: Tensor, step: int, said: Said | None = None
+    ) -> StepResult:
+        """The loss of one batch; every random choice is a function of the seed and `step`.
+
+        `said` is what a teacher said of the batch, if that is kept.
+        """
         ...
 
-    def before_training(self, place: Place, batches: Iterable[Tensor] | None) -> None:
+    def before_training(self, place: Place, batches: Iterable[Tensor | Said] | None) -> None:
         """Move what is no module to its place; compute what is needed once.
 
-        `batches` are images `(B, C, ...)` to compute it from; None when training is
-        taken up again, since the checkpoint holds the result.
+        `batches` are images `(B, C, ...)` to compute it from, or what a teacher said of them; None
+        when training is taken up again, since the checkpoint holds the result.
         """
         ...
 
@@ -81,8 +86,11 @@ class TeacherTask(nn.Module):
         self.reconstruction = reconstruction
         self.seed = seed
 
-    def compute(self, image_BC: Tensor, label_B: Tensor, step: int) -> StepResult:
+    def compute(
+        self, image_BC: Tensor, label_B: Tensor, step: int, said: Said | None = None
+    ) -> StepResult:
         """See `Task.compute`."""
+        del said
         settings = self.reconstruction
         seen_BC = image_BC
         if settings.weight and settings.mask_ratio:
@@ -96,7 +104,7 @@ class TeacherTask(nn.Module):
             total = total + settings.weight * terms["reconstruction"]
         return StepResult(total, terms)
 
-    def before_training(self, place: Place, batches: Iterable[Tensor] | None) -> None:
+    def before_training(self, place: Place, batches: Iterable[Tensor | Said] | None) -> None:
         """Nothing is needed."""
 
 
@@ -109,7 +117,7 @@ class StudentTask(nn.Module):
         objective: Objective,
         seed: int,
         layers: Mapping[str, str],
-        teacher: FrozenTeacher | None,
+        teacher: FrozenTeacher | KeptTeacher | None,
         reconstruction_weight: float = 0.0,
         pseudo_labels: bool = False,
     ) -> None:
@@ -120,15 +128,19 @@ class StudentTask(nn.Module):
         self.seed = seed
         self.layers = dict(layers)
         self.reconstruction_weight = reconstruction_weight
-        self._teacher: Callable[[Tensor], TeacherView] | None = teacher
-        self._move_teacher = teacher.to if teacher else None
+        self._kept = teacher if isinstance(teacher, KeptTeacher) else None
+        online = teacher if isinstance(teacher, FrozenTeacher) else None
+        self._teacher: Callable[[Tensor], TeacherView] | None = online
+        self._move_teacher = online.to if online else None
 
-    def compute(self, image_BC: Tensor, label_B: Tensor, step: int) -> StepResult:
+    def compute(
+        self, image_BC: Tensor, label_B: Tensor, step: int, said: Said | None = None
+    ) -> StepResult:
         """See `Task.compute`."""
         with Taps(self.network, self.layers) as taps:
             output = run(self.network, image_BC)
             features = dict(taps.features)
-        view = self._teacher(image_BC) if self._teacher else None
+        view = self._view(image_BC, said)
         terms = self.objective(
             output.logits,
             with_answers(label_B, view.logits_BC) if view and self.pseudo_labels else label_B,
@@ -147,14 +159,25 @@ class StudentTask(nn.Module):
             total = total + self.reconstruction_weight * terms["reconstruction"]
         return StepResult(total, terms)
 
-    def before_training(self, place: Place, batches: Iterable[Tensor] | None) -> None:
+    def before_training(self, place: Place, batches: Iterable[Tensor | Said] | None) -> None:
         """Move the teacher to the device and fit its embeddings where a loss needs them."""
-        if self._teacher is None or self._move_teacher is None:
-            return
-        self._move_teacher(place.device, place.memory_format)
+        if self._move_teacher:
+            self._move_teacher(place.device, place.memory_format)
         if batches is not None and self.objective.needs_embeddings:
-            teacher = self._teacher
-            self.objective.fit_embeddings(teacher(place.put(batch)).features for batch in batches)
+            self.objective.fit_embeddings(self._features(place, batch) for batch in batches)
+
+    def _view(self, image_BC: Tensor, said: Said | None) -> TeacherView | None:
+        if self._kept and said is not None:
+            return self._kept(said)
+        return self._teacher(image_BC) if self._teacher else None
+
+    def _features(self, place: Place, batch: Tensor | Said) -> Mapping[str, Tensor]:
+        if isinstance(batch, Tensor):
+            view = self._view(place.put(batch), None)
+        else:
+            said = {name: value.to(place.device) for name, value in batch.items()}
+            view = self._kept(said) if self._kept else None
+        return view.features if view else {}
 
 
 def with_answers(label_B: Tensor, teacher_BC: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from medstill.config import TrainingConfig
 from medstill.patches import augment
-from medstill.patches.grid import covering
+from medstill.patches.grid import Index, covering
 from medstill.patches.sampling import PatchLocation, draw_location, extract, require_cases
 from medstill.training.seeds import array_generator
 from medstill.volumes.records import Preparation, PreparedCase
@@ -28,6 +28,13 @@ ANYWHERE = 0
 """Kind of a view that is located anywhere in the image; other kinds are class values."""
 
 Kinds = NDArray[np.uint8]
+
+
+def count_images(shape_zyx: Index, preparation: Preparation) -> int:
+    """Slices of a case in 2-D, in 3-D the patches that cover it."""
+    if preparation.spatial_dims == 2:
+        return shape_zyx[0]
+    return len(covering(shape_zyx, preparation.patch_zyx, overlap=0.0))
 
 
 def view_kinds(case: PreparedCase, preparation: Preparation, recipe: TrainingConfig) -> Kinds:
@@ -43,9 +50,7 @@ def view_kinds(case: PreparedCase, preparation: Preparation, recipe: TrainingCon
         recipe: Gives the number of views and the share of foreground.
     """
     z, y, x = case.image_CZYX.shape[1:]
-    images = z
-    if preparation.spatial_dims == 3:
-        images = len(covering((z, y, x), preparation.patch_zyx, overlap=0.0))
+    images = count_images((z, y, x), preparation)
     classes = range(1, len(preparation.classes))
     present = [value for value in classes if len(case.places.get(value, ()))]
     kinds = np.full(recipe.views * images, ANYWHERE, dtype=np.uint8)

@@ -75,7 +75,7 @@ def make_split(
     return split
 
 
-def check_division(dataset: Dataset, config: SplitConfig, label_fraction: float) -> None:
+def check_division(dataset: Dataset, config: SplitConfig, label_fraction: float) -> Split:
     """Divide the patients of a data set that is not prepared yet, to see whether it can be done.
 
     Raises:
@@ -95,7 +95,7 @@ def check_division(dataset: Dataset, config: SplitConfig, label_fraction: float)
         )
         for case in dataset.cases
     ]
-    make_split(infos, config, label_fraction, "not prepared", dataset.splits_file)
+    return make_split(infos, config, label_fraction, "not prepared", dataset.splits_file)
 
 
 def nested_fractions(
