@@ -96,6 +96,15 @@ def tiny_with(tiny: Tiny) -> Callable[..., Study]:
     return tiny_study
 
 
+@pytest.fixture(scope="session")
+def finished_grid(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Folder, outcome and job names of a finished grid of four tiny runs. Do not write into it."""
+    from grids import run_all, tiny_grid
+
+    out = tmp_path_factory.mktemp("grid") / "out"
+    return out, *run_all(tiny_grid(tiny_study()), phantom, out)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """PyTorch with one thread: sums over several are not bit for bit the same everywhere."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from medstill.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medstill.study.cluster import OnRay
 
 app = typer.Typer(
     help="Studies of many runs: a base and axes of changes to it.", no_args_is_help=True
@@ -47,27 +52,59 @@ def run(
             "--resume/--restart", help="Take interrupted trainings up again, or begin anew."
         ),
     ] = True,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Train on a Ray cluster: host:port, or local."),
+    ] = None,
+    cpus: Annotated[
+        float | None, typer.Option("--cpus-per-run", min=0.1, help="With --ray; default: 1.")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option("--gpus-per-run", min=0.0, help="With --ray; default: 0.")
+    ] = None,
 ) -> None:
     """Run every run of a study; finished ones are skipped, failed ones are tried again.
 
     One run's failure does not end the others: it is listed, and the exit code is then 1.
     """
-    from medstill import terminal, terminal_study
+    from medstill import pipeline, terminal, terminal_study
     from medstill.study import GridOptions, load_grid, run_grid, watch
     from medstill.study.grid import check_grid
     from medstill.study.status import grid_status, view
+    from medstill.study.table import write_table
 
     console = terminal.console()
     options = GridOptions(workers, threads, tuple(only or ()), skip_bad, resume)
     grid = load_grid(study_file, overrides or ())
+    perform = _performer(out, ray, cpus, gpus, threads)
     if check:
         terminal_study.show_check(console, check_grid(grid, data, options))
         return
     with watch(out, console, lambda: view(out)):
-        outcome = run_grid(grid, data, out, options=options)
+        outcome = run_grid(grid, data, out, options=options, perform=perform)
     terminal_study.show_status(console, grid_status(out))
+    if outcome.finished:
+        terminal_study.show_table(console, out, write_table(out))
+        terminal.show_page(console, pipeline.report(out))
     if outcome.failures:
         raise typer.Exit(1)
+
+
+def _performer(
+    out: Path, ray: str | None, cpus: float | None, gpus: float | None, threads: int | None
+) -> OnRay | None:
+    """Who runs the jobs; None stands for this machine."""
+    if ray is None:
+        if cpus is not None or gpus is not None:
+            raise ConfigError(
+                "--cpus-per-run and --gpus-per-run are for --ray ADDRESS, but there is none. On "
+                "this machine --workers and --threads say how the cores are shared."
+            )
+        return None
+    from medstill.study.cluster import OnRay
+
+    cpus = cpus or 1.0
+    return OnRay(ray, out, cpus, gpus or 0.0, threads or max(1, int(cpus)))
 
 
 @app.command(name="status")
@@ -77,3 +114,32 @@ def show_status(out: StudyFolder) -> None:
     from medstill.study.status import grid_status
 
     terminal_study.show_status(terminal.console(), grid_status(out))
+
+
+@app.command()
+def table(out: StudyFolder) -> None:
+    """Write table.json and table.md, and print the table, of the runs that are scored so far."""
+    from medstill import terminal, terminal_study
+    from medstill.study.table import write_table
+
+    terminal_study.show_table(terminal.console(), out, write_table(out))
+
+
+@app.command()
+def clean(
+    out: StudyFolder,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without a question.")] = False,
+) -> None:
+    """Delete what can be computed again: checkpoints, masks, prepared cases; never a score.
+
+    Further runs can still be added: teachers keep their weights.
+    """
+    from medstill import terminal, terminal_study
+    from medstill.study import cleaning
+
+    console = terminal.console()
+    found = cleaning.leftovers(out)
+    terminal_study.show_leftovers(console, out, found)
+    if found and (yes or typer.confirm("Delete them?")):
+        cleaning.clean(found)
+        console.print("Deleted.")

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from medstill import deploy, evaluation, training
-from medstill.config import content_hash, deciding
+from medstill.config import Study, content_hash, deciding
 from medstill.errors import RunError
 from medstill.links import gallery_folder
 from medstill.refs import TEACHER, ModelRef, student_refs
-from medstill.runs import Stage, atomic, read_json, write_json
+from medstill.runs import STAGE_FILE, Stage, atomic, read_json, write_json
 from medstill.stages import (
     Opened,
     load_network,
@@ -87,15 +87,30 @@ def _case_score(run: Opened, case: Case, truth: Any, label_ZYX: Any) -> evaluati
 
 
 def entries(run: Opened, ref: ModelRef) -> tuple[evaluation.Entry, ...]:
-    """The scores of one network, and of the filtered control, for the comparison."""
-    folder = ref.folder(run.out)
-    collapsed = tuple(training_result(run, ref)["collapsed"])
+    """The scores of one network, and of the filtered control, for the comparison.
+
+    Raises:
+        RunError: Its training is not finished.
+    """
+    training_result(run, ref)
+    return kept_entries(run.out, run.study, ref)
+
+
+def kept_result(out: Path, ref: ModelRef) -> dict[str, Any]:
+    """What the training of a network left, whatever decided it."""
+    return dict(read_json(ref.folder(out) / STAGE_FILE)["result"])
+
+
+def kept_entries(out: Path, study: Study, ref: ModelRef) -> tuple[evaluation.Entry, ...]:
+    """As `entries`, from files alone: the prepared cases need not be there any more."""
+    folder = ref.folder(out)
+    collapsed = tuple(kept_result(out, ref)["collapsed"])
     arms = {ref.arm: SCORES_FILE}
     if ref.arm == "control":
         arms["control+largest-component"] = FILTERED_SCORES_FILE
     return tuple(
         evaluation.Entry(
-            student=ref.student or run.study.teacher.network.name,
+            student=ref.student or study.teacher.network.name,
             arm=arm,
             seed=ref.seed,
             scores=evaluation.load_scores(folder / TEST / name),

@@ -222,9 +222,9 @@ def _model_row(model: ModelSummary, facts: Mapping[str, Any]) -> tuple[str, ...]
     return (
         _model_name(model),
         "-" if parameters is None else f"{parameters:,}",
-        _interval(model.intervals.get("dice"), 3),
-        _interval(model.intervals.get("hd95_mm"), 1),
-        _interval(model.intervals.get("nsd"), 3),
+        interval_text(model.intervals.get("dice"), 3),
+        interval_text(model.intervals.get("hd95_mm"), 1),
+        interval_text(model.intervals.get("nsd"), 3),
         str(model.counts["missed"]),
         str(model.counts["invented"]),
     )
@@ -237,7 +237,8 @@ def _model_name(model: ModelSummary) -> str:
     return f"{model.student} {model.arm}{seeds}"
 
 
-def _interval(interval: Interval | None, digits: int) -> str:
+def interval_text(interval: Interval | None, digits: int) -> str:
+    """A mean with its interval."""
     if interval is None:
         return "-"
     return f"{interval.mean:.{digits}f} ({interval.low:.{digits}f} to {interval.high:.{digits}f})"

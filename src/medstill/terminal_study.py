@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medstill.terminal import duration, new_table
+from medstill.terminal import duration, interval_text, new_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from medstill.evaluation.grid import GridSummary
     from medstill.study.checking import Checked
+    from medstill.study.cleaning import Leftover
     from medstill.study.status import GridState
 
 STYLES = {"finished": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
@@ -43,3 +47,42 @@ def show_check(out: Console, found: Checked) -> None:
         f"They take {duration(found.training_s)} with {found.workers} worker(s) and "
         f"{found.memory_mb:.0f} MB of memory each."
     )
+
+
+def show_table(out: Console, folder: Path, summary: GridSummary) -> None:
+    """The rows of a grid, its comparisons, and what is missing."""
+    from medstill.evaluation.gridtable import sentences
+
+    percent = f"{summary.confidence:.0%}"
+    table = new_table("row", "model", "n", f"Dice ({percent})", f"HD95 mm ({percent})", "missed")
+    for row in summary.rows:
+        for model in row.models:
+            table.add_row(
+                row.name,
+                f"{model.student} {model.arm}",
+                str(model.n_patients),
+                interval_text(model.intervals.get("dice"), 3),
+                interval_text(model.intervals.get("hd95_mm"), 1),
+                str(model.counts["missed"]),
+            )
+    out.print(table)
+    for sentence in sentences(summary):
+        out.print(sentence.replace("**", ""), markup=False, soft_wrap=True)
+    for note in summary.notes:
+        out.print(note, markup=False, soft_wrap=True)
+    if summary.missing:
+        text = f"{len(summary.missing)} not scored yet: {', '.join(summary.missing)}."
+        out.print(text, style="yellow", markup=False, soft_wrap=True)
+    out.print(f"Table: {folder / 'table.md'}", soft_wrap=True)
+
+
+def show_leftovers(out: Console, folder: Path, found: Sequence[Leftover]) -> None:
+    """What can be computed again, and how large it is."""
+    table = new_table("what", "number", "MB")
+    for what in dict.fromkeys(entry.what for entry in found):
+        mine = [entry.size_bytes for entry in found if entry.what == what]
+        table.add_row(what, str(len(mine)), f"{sum(mine) / 1e6:.1f}")
+    if found:
+        out.print(table)
+    total = sum(entry.size_bytes for entry in found) / 1e6
+    out.print(f"{total:.1f} MB in '{folder}' can be computed again.", soft_wrap=True)

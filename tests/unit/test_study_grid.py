@@ -6,84 +6,26 @@ import shutil
 
 import pytest
 
+from grids import AXES, Inline, run_all, tiny_grid
 from medstill import deploy, pipeline, training
 from medstill.errors import ConfigError, DataError, RunError
 from medstill.links import follow
 from medstill.refs import TEACHER, ModelRef
 from medstill.runs import is_finished
-from medstill.study import GridOptions, grid_status, run_grid
+from medstill.study import GridOptions, expand, grid_status, run_grid
 from medstill.study.folder import run_folder
-from medstill.study.gridfile import parse_grid
-from medstill.study.schedule import work_through
 
 CONTROL, DISTILLED = ModelRef("control", "unet-s1", 0), ModelRef("distilled", "unet-s1", 0)
-AXES = {
-    "fold": {"key": "split.fold", "values": [0, 1]},
-    "loss": {
-        "points": {
-            "none": {"distillation.features": {}, "distillation.maps": []},
-            "kl": {"distillation.maps": [{"loss": "kl"}]},
-        }
-    },
-}
-
-
-class Inline:
-    """A crew of one, in this process; remembers what it did."""
-
-    def __init__(self):
-        self.done, self.now = [], []
-
-    def has_room(self):
-        return not self.now
-
-    def start(self, job):
-        self.now.append(job)
-
-    def ended(self):
-        (job,), self.now = self.now, []
-        self.done.append(job.name)
-        try:
-            job.function(*job.arguments)
-        except Exception as error:
-            return [(job, error)]
-        return [(job, None)]
-
-    def __call__(self, jobs, on_failure=None):
-        work_through(jobs, self, on_failure)
-
-
-@pytest.fixture(scope="module")
-def base(tiny_with):
-    study = tiny_with(split={"kind": "folds", "folds": 2, "validation": 1})
-    return study.model_dump(mode="json", exclude={"name"})
 
 
 @pytest.fixture
-def grid(base):
-    def make(axes=AXES, **more):
-        return parse_grid(copy.deepcopy({"name": "tiny-grid", "base": base, "axes": axes, **more}))
-
-    return make
-
-
-def run_all(grid, data, out, **options):
-    import torch
-
-    crew, threads = Inline(), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        outcome = run_grid(grid, data, out, options=GridOptions(workers=1, **options), perform=crew)
-    finally:
-        torch.set_num_threads(threads)
-    return outcome, crew.done
+def grid(tiny_with):
+    return lambda axes=None, **more: tiny_grid(tiny_with(), axes, **more)
 
 
 @pytest.fixture(scope="module")
-def finished(base, phantom, tmp_path_factory):
-    out = tmp_path_factory.mktemp("grid") / "out"
-    grid = parse_grid({"name": "tiny-grid", "base": copy.deepcopy(base), "axes": AXES})
-    return out, *run_all(grid, phantom, out)
+def finished(finished_grid):
+    return finished_grid
 
 
 def refuse(*_arguments, **_options):
@@ -126,12 +68,9 @@ def test_a_run_of_a_grid_is_an_ordinary_run_folder(finished, phantom, tmp_path):
     assert deploy.load_model(tmp_path / "student.onnx").contract.network.name == "unet-s1"
 
 
-def test_a_shared_run_ends_as_one_by_itself(finished, base, phantom, tmp_path, one_thread):
-    from medstill.study import expand
-
+def test_a_shared_run_ends_as_one_by_itself(finished, grid, phantom, tmp_path, one_thread):
     out, *_ = finished
-    grid = parse_grid({"name": "tiny-grid", "base": base, "axes": AXES})
-    point = expand(grid)[3]
+    point = expand(grid())[3]
     pipeline.run(point.study, phantom, tmp_path / "run")
     mine, alone = run_folder(out, point.name), tmp_path / "run"
     assert (mine / "comparison.json").read_bytes() == (alone / "comparison.json").read_bytes()

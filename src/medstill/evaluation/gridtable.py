@@ -59,7 +59,7 @@ def table_markdown(summary: GridSummary, facts: Facts, *, beside: Beside | None 
     parts = [
         [_introduction(summary)],
         _models(summary, lines, facts, beside),
-        [f"* {sentence(gains)}" for gains in _comparisons(summary)],
+        [f"* {text}" for text in sentences(summary)],
         _gains(summary),
         _mixed(summary),
         _classes(summary, lines),
@@ -78,6 +78,11 @@ def sentence(gains: Sequence[GridGain]) -> str:
     n = ", ".join(dict.fromkeys(str(gain.comparison.n) for gain in gains))
     clauses = "; ".join(map(_clause, gains))
     return f"**{gains[0].row}**, {_versus(gains[0], ' against ')} (n = {n}): {clauses}."
+
+
+def sentences(summary: GridSummary) -> tuple[str, ...]:
+    """Every comparison of a grid in plain words; see `sentence`."""
+    return tuple(sentence(gains) for gains in _comparisons(summary))
 
 
 def _clause(gain: GridGain) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from medstill.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from medstill.study.cluster import OnRay
     from medstill.study.grid import GridOptions, Outcome, run_grid
     from medstill.study.gridfile import Grid, load_grid
     from medstill.study.live import watch
@@ -18,6 +19,7 @@ __all__ = [
     "Grid",
     "GridOptions",
     "GridState",
+    "OnRay",
     "Outcome",
     "Point",
     "SideBySide",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "cluster": ("OnRay",),
     "grid": ("GridOptions", "Outcome", "run_grid"),
     "gridfile": ("Grid", "load_grid"),
     "live": ("watch",),

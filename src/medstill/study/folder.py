@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -55,6 +56,8 @@ class GridFolder(Record):
 
     name: str
     description: str
+    grid: dict[str, Any]
+    """The grid file as it was read."""
     hash: str
     versions: dict[str, str]
     axes: tuple[tuple[str, tuple[str, ...]], ...]
@@ -90,6 +93,7 @@ def claim(root: Path, grid: Grid, points: Sequence[Point]) -> None:
     listed = GridFolder(
         name=grid.name,
         description=grid.description,
+        grid=grid.model_dump(mode="json"),
         hash=content_hash([[point.name, study_hash(point.study)] for point in points]),
         versions=versions(),
         axes=tuple(axes_of(points).items()),

@@ -42,7 +42,10 @@ def load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise RunError(f"There is no checkpoint '{path}'. Train this network first.") from error
+        raise RunError(
+            f"There is no checkpoint '{path}'. Train this network first. If it was cleaned away, "
+            "delete its folder and repeat the command that trained it."
+        ) from error
     except Exception as error:  # what an unpickler raises on damaged bytes is anybody's guess
         raise _damaged(path, error) from error
     if not isinstance(content, dict):

@@ -1,0 +1,102 @@
+"""What a grid can do without: all that can be computed again, and never a score."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from medstill.errors import RunError
+from medstill.runs import is_finished, storage_errors
+from medstill.study.folder import (
+    SHARED,
+    TEST,
+    is_complete,
+    read_grid,
+    run_folder,
+    shared_by,
+)
+from medstill.study.status import is_alive
+
+CHECKPOINTS = ("last.ckpt", "best.ckpt")
+KEPT_KINDS = ("prepared", "gallery")
+"""Kinds of shared folders that hold no network."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that can be computed again."""
+
+    path: Path
+    what: str
+    size_bytes: int
+
+
+def leftovers(root: Path) -> tuple[Leftover, ...]:
+    """What can be deleted in the folder of a grid.
+
+    * Of a network that is trained and scored: its last checkpoint and its predicted masks; of a
+      student its weights too, of a teacher what it said of the fixed views when all runs that use
+      it are finished.
+    * Prepared cases, when all runs that use them are finished.
+    * What no run of the grid uses any more, but for scores.
+
+    Raises:
+        RunError: The folder holds no grid, or it is being computed.
+    """
+    if is_alive(root):
+        raise RunError(f"'{root}' is being computed at present. Clean it when that has ended.")
+    users = _users(root)
+    found: list[tuple[Path, str]] = []
+    for folder in sorted((root / SHARED).glob("*-*")):
+        runs = users.get(folder, [])
+        found += _of_folder(folder, used=bool(runs), over=all(map(is_complete, runs)))
+    sized = [Leftover(path, what, _size(path)) for path, what in found]
+    return tuple(entry for entry in sized if entry.path.exists())
+
+
+def clean(found: tuple[Leftover, ...]) -> None:
+    """Delete what `leftovers` found."""
+    for entry in found:
+        with storage_errors(entry.path):
+            if entry.path.is_dir():
+                shutil.rmtree(entry.path)
+            else:
+                entry.path.unlink(missing_ok=True)
+
+
+def _users(root: Path) -> dict[Path, list[Path]]:
+    """Shared folder -> folders of the runs that use it."""
+    users: dict[Path, list[Path]] = {}
+    for listed in read_grid(root).runs:
+        run = run_folder(root, listed.name)
+        for folder in shared_by(run):
+            users.setdefault(folder, []).append(run)
+    return users
+
+
+def _of_folder(folder: Path, *, used: bool, over: bool) -> Iterator[tuple[Path, str]]:
+    kind = folder.name.rsplit("-", 1)[0]
+    scored = is_finished(folder) and is_finished(folder / TEST)
+    if not used and not scored:
+        yield folder, f"{kind} that no run uses"
+    elif kind == "prepared" and over:
+        yield folder / "cases", "prepared cases of finished runs"
+    elif kind not in KEPT_KINDS and scored:
+        yield from _of_network(folder, kind, weights=kind == "teacher" and used, over=over)
+
+
+def _of_network(
+    folder: Path, kind: str, *, weights: bool, over: bool
+) -> Iterator[tuple[Path, str]]:
+    for name in CHECKPOINTS[:1] if weights else CHECKPOINTS:
+        yield folder / name, f"checkpoint of a finished {kind}"
+    yield folder / TEST / "predictions", f"masks predicted by a finished {kind}"
+    if over:
+        yield folder / "cache", "what a teacher said of the fixed views"
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
