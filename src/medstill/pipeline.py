@@ -292,7 +292,9 @@ def predict(
 
 
 def report(out: AnyPath) -> Path:
-    """Write the report page of a run, or of a study of many runs: one self-contained HTML file."""
+    """Write the report page of a run, with its students' cards, or of a study of many runs."""
     out = Path(out)
-    write = pages.write_grid_report if pages.is_grid(out) else pages.write_report
-    return write(out, out / REPORT_FILE)
+    if pages.is_grid(out):
+        return pages.write_grid_report(out, out / REPORT_FILE)
+    pages.write_cards(out)
+    return pages.write_report(out, out / REPORT_FILE)

@@ -68,7 +68,7 @@ def test_a_shown_gain_and_a_shown_loss_are_said(copied_run) -> None:
 def test_collapsed_classes_left_out_cases_and_late_bests_are_loud(page, text) -> None:
     assert 'role="alert"' in text
     assert "compact control, seed 1: left kidney" in page.plain
-    assert "1 case left out" in page.plain
+    assert "1 case left out since they could not be read" in page.plain
     assert "'case_900.nii.gz' is cut off." in page.plain
     assert "Perhaps still learning." in page.plain
 
@@ -78,8 +78,8 @@ def test_healthy_run_raises_no_alarm(fake_run) -> None:
     (folder / "prepared" / "skipped.json").unlink()
     text = render(read_run(folder))
     assert 'role="alert"' not in text
-    assert "left out" not in text
-    assert "Class by class" not in text
+    assert "left out</strong>" not in text
+    assert "<h2>Class by class</h2>" not in text
 
 
 def test_references_are_beside_the_arms_by_readable_names(fake_run, page) -> None:

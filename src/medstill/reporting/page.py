@@ -11,7 +11,8 @@ from medstill.refs import student_arms
 from medstill.reporting import wording
 from medstill.reporting.charts import history_charts, paired_charts, speeds
 from medstill.reporting.gallery import galleries
-from medstill.reporting.reading import Run, facts_of, read_run
+from medstill.reporting.modelcard import TEXTS, card_text, is_late
+from medstill.reporting.reading import Run, facts_of, parts_of, read_run
 from medstill.reporting.records import Gain, ModelRow, Training
 from medstill.reporting.templating import filled, write_text
 
@@ -65,8 +66,13 @@ def content_of(run: Run) -> dict[str, Any]:
         "speeds": speeds(run),
         "unfinished": _still_rising(run),
         "reconstruction": _reconstruction(run),
-        "parts": _parts(run),
+        "parts": parts_of(run.split),
         "least_p": _least_p(run),
+        "cards": [
+            (student.called, kind, card_text(run, student, kind))
+            for student in study.students
+            for kind in TEXTS
+        ],
         "configuration": yaml.safe_dump(
             study.model_dump(mode="json"), sort_keys=False, allow_unicode=True
         ),
@@ -146,7 +152,7 @@ def _still_rising(run: Run) -> list[str]:
     found = []
     for student, arm in dict.fromkeys((ref.student, ref.arm) for ref in run.trainings):
         trainings = [t for r, t in run.trainings.items() if (r.student, r.arm) == (student, arm)]
-        late = [t for t in trainings if len(t.history) > 1 and t.best_step == t.history[-1].step]
+        late = [t for t in trainings if is_late(t)]
         if late:
             of_seeds = f"{len(late)} of {wording.plural(len(trainings), 'seed')}"
             found.append(f"{student} {arm} ({of_seeds})" if student else arm)
@@ -166,20 +172,3 @@ def _reconstruction(run: Run) -> list[tuple[str, str, str]]:
         extent = f"{min(values):.{digits}f} to {max(values):.{digits}f}"
         rows.append((name, f"{mean:.{digits}f}", extent))
     return rows
-
-
-def _parts(run: Run) -> list[tuple[str, int, int]]:
-    """What each part of the split is for, its patients and its cases."""
-    split = run.split
-    named = (
-        ("Teacher: training, with labels", split.train),
-        ("Students: training, with labels", split.student),
-        ("Without labels", split.unlabelled),
-        ("Validation: chooses the checkpoint", split.validation),
-        ("Test: scored once, seen by no network", split.test),
-    )
-    return [
-        (name, len({split.patients.get(case, case) for case in cases}), len(cases))
-        for name, cases in named
-        if cases
-    ]

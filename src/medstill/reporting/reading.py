@@ -157,6 +157,22 @@ def facts_of(run: Run, student: StudentConfig | None = None) -> Training:
     return next(found for ref, found in run.trainings.items() if ref.student == student.called)
 
 
+def parts_of(split: Split) -> list[tuple[str, int, int]]:
+    """What each part of the split is for, its patients and its cases."""
+    named = (
+        ("Teacher: training, with labels", split.train),
+        ("Students: training, with labels", split.student),
+        ("Without labels", split.unlabelled),
+        ("Validation: chooses the checkpoint", split.validation),
+        ("Test: scored once, seen by no network", split.test),
+    )
+    return [
+        (name, len({split.patients.get(case, case) for case in cases}), len(cases))
+        for name, cases in named
+        if cases
+    ]
+
+
 def _training(folder: Path, ref: ModelRef) -> Training:
     path = ref.folder(folder) / STAGE_FILE
     if not path.exists() or not read_json(path).get("finished"):

@@ -127,6 +127,8 @@ class Training(Shown):
     best_dice: float
     collapsed: tuple[str, ...] = ()
     facts: Facts
+    weights: str = ""
+    """Hash of the weights."""
     history: tuple[Checkpoint, ...] = ()
 
 
@@ -136,12 +138,14 @@ class StructureScore(Shown):
     class_name: str
     state: str
     dice: float | None
+    hd95_mm: float | None = None
 
 
 class ScoredCase(Shown):
     """One case of one trained network."""
 
     case: str
+    patient: str = ""
     classes: tuple[StructureScore, ...]
 
     @property

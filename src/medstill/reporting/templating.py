@@ -18,6 +18,9 @@ FILTERS = {
     "percent": wording.percent,
     "plural": wording.plural,
     "p_text": wording.p_text,
+    "plain": wording.plain,
+    "gain_text": wording.change_text,
+    "interval_text": wording.interval_text,
     "arm_name": wording.arm_name,
     "class_colour": colour_of,
 }

@@ -129,6 +129,22 @@ def difference_text(gain: GridGain) -> str:
     )
 
 
+def plain(text: object) -> str:
+    """A text that can stand in a line or a table of Markdown and is no HTML there.
+
+    >>> plain("a | b\\n <c>")
+    'a / b &lt;c>'
+    """
+    return " ".join(str(text).split()).replace("|", "/").replace("<", "&lt;")
+
+
+def interval_text(interval: Interval | None, metric: str) -> str:
+    """A mean with its interval, such as `0.812 (0.790 to 0.835)`."""
+    if interval is None:
+        return NOTHING
+    return f"{fixed(interval.mean, metric)} ({spread(interval, metric)})"
+
+
 def without_paths(text: str) -> str:
     """A message with file names in place of paths, which name machines and people.
 
