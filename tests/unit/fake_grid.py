@@ -57,8 +57,7 @@ class FakeGrid:
             EvaluationConfig(resamples=199),
             missing=(LATE,),
         )
-        names = {name: name for name in self.students} | {"teacher": "unet-t1"}
-        facts = {key: self._facts(name) for key, name in names.items()}
+        facts = {name: self._facts(name) for name in (*self.students, "unet-t1")}
         write_json(self.folder / "table.json", summary.model_dump(mode="json") | {"facts": facts})
         write_json(self.folder / "grid.json", self._grid(axes))
         failure = {"job": "teacher", "message": "No file '/home/somebody/a.nii.gz'.", "skipped": []}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from fake_grid import LATE, FakeGrid
@@ -142,6 +143,11 @@ def test_facts_are_those_of_the_run_before_those_of_the_table(tmp_path) -> None:
     found = {row.name: study.facts_of(row, row.model("control")) for row in study.summary.rows}
     assert found["fraction-0.25_loss-none compact"].parameters == 1234
     assert found["fraction-1.0_loss-none compact"].parameters == 57_010
+    (first, *_) = study.summary.rows
+    ours = study.facts["compact"].model_copy(update={"parameters": 99})
+    other = replace(study, facts={**study.facts, f"{first.name}: {first.student}": ours})
+    assert other.facts_of(first, first.model("control")).parameters == 99
+    assert other.facts_of(first, first.model("teacher")).parameters == 43_236_036
 
 
 def test_missing_runs_collapsed_classes_and_notes_are_loud(folder, tmp_path, text) -> None:

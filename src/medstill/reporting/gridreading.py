@@ -36,7 +36,7 @@ class GridStudy:
     manifest: GridManifest
     summary: GridSummary
     facts: Mapping[str, NetworkFacts]
-    """Name of a student, or `teacher` -> what it costs, for networks whose folder is gone."""
+    """Name of a network -> what it costs, for networks whose folder is gone."""
 
     def runs_of(self, row: GridRow) -> tuple[Path, ...]:
         """The run folders that a row of the table is made of, as far as they are there."""
@@ -64,7 +64,9 @@ class GridStudy:
                 found = read_json(path)["result"].get("facts") if path.exists() else None
                 if found is not None:
                     return validated(path, NetworkFacts, found)
-        return self.facts.get("teacher" if model.arm == "teacher" else model.student)
+        # The table names the row too where rows differ in a network of one name.
+        named = self.facts.get(f"{row.name}: {model.student}")
+        return named or self.facts.get(model.student)
 
     @cached_property
     def failures(self) -> Mapping[str, str]:
