@@ -43,6 +43,10 @@ def run(
     check: Annotated[
         bool, typer.Option("--check", help="Check everything, list the runs, and stop.")
     ] = False,
+    shared: Annotated[
+        Path | None,
+        typer.Option(help="Folder for what runs share, so that other studies use it as well."),
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad cases out and list them; go on.")
     ] = False,
@@ -74,7 +78,7 @@ def run(
     from medstill.study.table import write_table
 
     console = terminal.console()
-    options = GridOptions(workers, threads, tuple(only or ()), skip_bad, resume)
+    options = GridOptions(workers, threads, tuple(only or ()), skip_bad, resume, shared)
     grid = load_grid(study_file, overrides or ())
     perform = _performer(out, ray, cpus, gpus, threads)
     if check:

@@ -13,8 +13,11 @@ from medstill.links import follow
 from medstill.refs import TEACHER, ModelRef
 from medstill.runs import is_finished
 from medstill.study import GridOptions, expand, grid_status, run_grid
+from medstill.study.cleaning import leftovers
 from medstill.study.folder import run_folder
+from medstill.study.status import alive
 
+RATES = {"key": "training.learning_rate", "values": [0.002, 0.003]}
 CONTROL, DISTILLED = ModelRef("control", "unet-s1", 0), ModelRef("distilled", "unet-s1", 0)
 
 
@@ -199,3 +202,37 @@ def test_the_folder_can_be_moved(finished, tmp_path):
     run = run_folder(tmp_path / "moved", "fold-0_loss-kl")
     assert follow(run / "teacher").is_relative_to(tmp_path / "moved")
     assert [one.state for one in grid_status(tmp_path / "moved").runs] == ["finished"] * 4
+
+
+def test_two_studies_share_their_networks(grid, phantom, tmp_path, monkeypatch):
+    shared = tmp_path / "shared"
+    losses = {"loss": AXES["loss"]}
+    _, first = run_all(grid(losses), phantom, tmp_path / "one", shared=shared)
+    assert any("students/" in name for name in first)
+    monkeypatch.setattr(training, "train_teacher", refuse)
+    other = {"loss": {"points": {"kl": AXES["loss"]["points"]["kl"]}}, "rate": RATES}
+    outcome, second = run_all(grid(other, name="other"), phantom, tmp_path / "two", shared=shared)
+    assert outcome.failures == {}
+    assert not [name for name in second if name.endswith("teacher")]
+    runs = [
+        run_folder(tmp_path / "one", "loss-kl"),
+        *(run_folder(tmp_path / "two", f"loss-kl_rate-{rate}") for rate in RATES["values"]),
+    ]
+    assert {TEACHER.folder(run).parent for run in runs} == {shared}
+    assert DISTILLED.folder(runs[0]) == DISTILLED.folder(runs[1]) != DISTILLED.folder(runs[2])
+    taken = {entry.path for entry in leftovers(tmp_path / "one")}
+    assert taken
+    assert {path.name for path in taken} == {"last.ckpt", "predictions"}
+
+
+def test_a_shared_folder_is_used_by_one_study_at_a_time(grid, phantom, tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    with alive(shared), pytest.raises(RunError, match="Another study is being computed"):
+        run_all(grid(), phantom, tmp_path / "one", shared=shared)
+
+
+def test_a_study_with_networks_of_its_own_does_not_share_them_later(finished, grid, phantom):
+    out, *_ = finished
+    with pytest.raises(RunError, match="Expected no folder"):
+        run_all(grid(), phantom, out, shared=out.parent / "elsewhere")

@@ -10,12 +10,12 @@ from pathlib import Path
 from medstill.errors import RunError
 from medstill.runs import is_finished, storage_errors
 from medstill.study.folder import (
-    SHARED,
     TEST,
     is_complete,
     read_grid,
     run_folder,
     shared_by,
+    shared_folder,
 )
 from medstill.study.status import is_alive
 
@@ -42,6 +42,9 @@ def leftovers(root: Path) -> tuple[Leftover, ...]:
     * Prepared cases, when all runs that use them are finished.
     * What no run of the grid uses any more, but for scores.
 
+    Of a folder that several grids share only last checkpoints and masks are taken: the other grids
+    are not known here.
+
     Raises:
         RunError: The folder holds no grid, or it is being computed.
     """
@@ -49,9 +52,15 @@ def leftovers(root: Path) -> tuple[Leftover, ...]:
         raise RunError(f"'{root}' is being computed at present. Clean it when that has ended.")
     users = _users(root)
     found: list[tuple[Path, str]] = []
-    for folder in sorted((root / SHARED).glob("*-*")):
+    shared = shared_folder(root)
+    alone = shared.parent == root
+    for folder in sorted(shared.glob("*-*")):
         runs = users.get(folder, [])
-        found += _of_folder(folder, used=bool(runs), over=all(map(is_complete, runs)))
+        if alone:
+            found += _of_folder(folder, used=bool(runs), over=all(map(is_complete, runs)))
+        elif runs and is_finished(folder) and is_finished(folder / TEST):
+            kind = folder.name.rsplit("-", 1)[0]
+            found += _of_network(folder, kind, weights=True, over=False)
     sized = [Leftover(path, what, _size(path)) for path, what in found]
     return tuple(entry for entry in sized if entry.path.exists())
 

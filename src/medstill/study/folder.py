@@ -4,7 +4,8 @@ grid.json            the grid, its hash, its runs, versions
 medstill.log         what the workers logged
 runs/POINT/          a run folder each; what it shares stands there as a `.link` file
 runs/POINT/failure.json   what went wrong in it at the last attempt
-shared/KIND-HASH/    prepared cases, networks and slices, by the hash of all that decides them
+shared/KIND-HASH/    prepared cases, networks and slices, by the hash of all that decides them;
+                     `shared.link` in its place leads to a folder that several grids share
 table.json, table.md, report.html
 """
 
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 
 from medstill.config import Record, content_hash, study_hash
 from medstill.errors import RunError
-from medstill.links import SUFFIX, follow
+from medstill.links import SUFFIX, follow, link
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.runs import check_run, is_finished, read_json, read_study, versions, write_json
 from medstill.study.gridfile import Grid
@@ -122,6 +123,21 @@ def read_grid(root: Path) -> GridFolder:
             f"'{path}' is damaged ({error.error_count()} wrong entries). Repeat 'medstill study "
             "run', which writes it anew."
         ) from error
+
+
+def shared_folder(root: Path) -> Path:
+    """Where the runs of a grid keep what they share, perhaps with other grids."""
+    return follow(root / SHARED)
+
+
+def share_with(root: Path, shared: Path) -> None:
+    """Let a grid keep what its runs share in a folder that other grids use too.
+
+    Raises:
+        RunError: The grid has a shared folder of its own already.
+    """
+    if shared.resolve() != (root / SHARED).resolve():
+        link(root / SHARED, shared.resolve())
 
 
 def networks_of(run: Path) -> tuple[ModelRef, ...]:

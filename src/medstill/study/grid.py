@@ -20,13 +20,14 @@ from medstill.study.folder import (
     forget_failures,
     is_complete,
     run_folder,
+    share_with,
 )
 from medstill.study.gridfile import Grid, load_grid
 from medstill.study.points import Point, expand, select
 from medstill.study.runner import LOG_FILE, SideBySide
 from medstill.study.schedule import Performer
 from medstill.study.sharing import Plan, plan, share_prepared, share_stages
-from medstill.study.status import alive
+from medstill.study.status import alive, alone
 from medstill.volumes.inspect import demand_sound
 from medstill.volumes.layouts import find_dataset
 from medstill.volumes.prepare import prepare as prepare_cases
@@ -50,6 +51,8 @@ class GridOptions:
     """Leave bad cases out and list them."""
     resume: bool = True
     """Take interrupted trainings up again at their last validation, or begin them anew."""
+    shared: Path | None = None
+    """Where prepared cases and networks are kept for other studies as well; None: in `out`."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ def run_grid(
     dataset = find_dataset(data, skip_bad=options.skip_bad)
     check_points(chosen, dataset)
     claim(out, grid, points)
+    if options.shared is not None:
+        share_with(out, options.shared)
     workers = _workers(points, options)
     todo = [point for point in chosen if not is_complete(run_folder(out, point.name))]
     ready = prepare_points(todo, Source(dataset, workers, options.skip_bad), out)
@@ -99,7 +104,7 @@ def run_grid(
     if work.jobs:
         threads = options.threads or points[0].study.engine.threads or max(1, cores() // workers)
         on_this_machine = SideBySide(workers, threads, out / LOG_FILE)
-        with alive(out):
+        with alive(out), alone(out):
             (perform or on_this_machine)(work.jobs, Keeper(out, work))
     return outcome(out, chosen)
 

@@ -15,13 +15,13 @@ from medstill.links import GALLERY, PREPARED, link
 from medstill.refs import TEACHER, student_refs
 from medstill.runs import is_finished
 from medstill.stages import Job, open_prepared
-from medstill.study.folder import COMPARISON_FILE, SHARED, run_folder
+from medstill.study.folder import COMPARISON_FILE, run_folder, shared_folder
 from medstill.study.points import Point
 
 
 def share_prepared(root: Path, point: Point) -> Path:
     """Let a run use the prepared cases of all runs with the same `data`; returns their folder."""
-    folder = root / SHARED / f"prepared-{content_hash(point.study.data)}"
+    folder = shared_folder(root) / f"prepared-{content_hash(point.study.data)}"
     link(run_folder(root, point.name) / PREPARED, folder)
     return folder
 
@@ -31,14 +31,14 @@ def share_stages(root: Path, point: Point) -> None:
 
     A network is the same when `stages.training_key`, the test cases and the way of scoring are.
     """
-    run = run_folder(root, point.name)
+    run, shared = run_folder(root, point.name), shared_folder(root)
     opened = open_prepared(run)
     for ref in (TEACHER, *student_refs(opened.study)):
         key = content_hash(scoring.scoring_key(opened, ref))
-        link(run / ref.name, root / SHARED / f"{ref.arm}-{key}")
+        link(run / ref.name, shared / f"{ref.arm}-{key}")
     prepared = opened.prepared
     key = content_hash([prepared.data_hash, prepared.preparation, opened.split.test])
-    link(run / GALLERY, root / SHARED / f"gallery-{key}")
+    link(run / GALLERY, shared / f"gallery-{key}")
 
 
 @dataclass(frozen=True)
