@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from medstill.config import Record, content_hash, study_hash
 from medstill.errors import RunError
@@ -57,7 +57,7 @@ class GridFolder(Record):
 
     name: str
     description: str
-    grid: dict[str, Any]
+    grid: dict[str, Any] = Field(default_factory=dict)
     """The grid file as it was read."""
     hash: str
     versions: dict[str, str]
