@@ -263,6 +263,8 @@ class FeatureTermConfig(Record):
     """A name of `medstill.losses.FEATURE_LOSSES`."""
     weight: NonNegativeFloat = 0.1
     """0 leaves the term out."""
+    ramp_steps: Later[NonNegativeInt] = 0
+    """Steps in which the weight rises evenly from 0; 0: it is there from the first step on."""
     student_layer: str | None = None
     """Name of the tapped layer; None takes the network's preset tap of that scale."""
     teacher_layer: str | None = None
@@ -290,6 +292,8 @@ class MapTermConfig(Record):
     """A name of `medstill.losses.MAP_LOSSES`."""
     weight: NonNegativeFloat = 0.2
     """0 leaves the term out."""
+    ramp_steps: Later[NonNegativeInt] = 0
+    """Steps in which the weight rises evenly from 0; 0: it is there from the first step on."""
     temperature: PositiveFloat = 4.0
     """Divides the logits of both networks; `kl` and `cwd` are multiplied by its square."""
     boundary_weight: NonNegativeFloat = 0.0
@@ -347,6 +351,8 @@ class EngineConfig(Record):
     """Threads of each training process; None shares the cores among the processes."""
     loader_workers: int = Field(default=0, ge=0)
     """Processes that load data for each training; 0 loads in the training process."""
+    gradient_norms_every: NonNegativeInt = 0
+    """Steps between two logs of the norm of each weighted term's gradient; 0 never asks for it."""
 
 
 class Study(Record):

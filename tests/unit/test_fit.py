@@ -244,7 +244,7 @@ def test_too_many_processes_for_a_batch_are_refused(tiny, tiny_with):
 
     material = tiny.material()
     source = SampleSource(material.prepared.root, (), tiny.study.training, 0, 2)
-    learner = Learner(torch.nn.Identity(), source, 0, 0)
+    learner = Learner(torch.nn.Identity(), source, 0)
     learner._trainer = SimpleNamespace(world_size=3)
     with pytest.raises(TrainingError, match=r"batch of 4 samples cannot be shared by 3 processes"):
         learner.train_dataloader()

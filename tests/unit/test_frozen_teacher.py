@@ -86,7 +86,7 @@ def test_it_is_neither_in_the_optimiser_nor_in_the_checkpoint(tiny, tiny_with):
     source = SampleSource(
         material.prepared.root, material.split.student, study.training, 0, spatial_dims=2
     )
-    optimiser = Learner(task, source, 0, 0).configure_optimizers()
+    optimiser = Learner(task, source, 0).configure_optimizers()
     held = {id(p) for group in optimiser.param_groups for p in group["params"]}
     assert held.isdisjoint(id(p) for p in teacher.parameters())
     projectors = dict(task.objective.named_parameters())

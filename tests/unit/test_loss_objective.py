@@ -255,3 +255,32 @@ def test_what_is_missing_is_named():
     batch["teacher_logits_BC"] = batch["teacher_logits_BC"][:, :2]
     with pytest.raises(ShapeError, match=r"\(3, 3, 32, 40\).*\(3, 2, 32, 40\)"):
         compute(fitted(), batch)
+
+
+RAMPED = DistillationConfig(
+    segmentation_weight=0.4,
+    features={"E": FeatureTermConfig(loss="mse", weight=0.1, ramp_steps=4)},
+    maps=(
+        MapTermConfig(loss="kl", weight=0.2, ramp_steps=10),
+        MapTermConfig(loss="kl", weight=0.8),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("step", "mse", "kl"), [(0, 0.0, 0.0), (1, 0.025, 0.02), (4, 0.1, 0.08), (99, 0.1, 0.2)]
+)
+def test_a_ramped_weight_is_a_function_of_the_step(step, mse, kl):
+    found = fitted(RAMPED)
+    expected = {
+        "segmentation/dice": 0.4,
+        "segmentation/cross_entropy": 0.4,
+        "E/mse": mse,
+        "maps/kl": kl,
+        "maps/kl#2": 0.8,
+    }
+    assert found.weights_at(step) == pytest.approx(expected)
+    terms = {name: torch.tensor(10.0**place) for place, name in enumerate(expected)}
+    by_hand = sum(weight * 10.0**place for place, weight in enumerate(expected.values()))
+    assert found.total(terms, step).item() == pytest.approx(by_hand)
+    assert found.total(terms).item() == found.total(terms, 10**6).item()

@@ -63,6 +63,7 @@ class Objective(nn.Module):
             DICE: config.segmentation_weight,
             CROSS_ENTROPY: config.segmentation_weight,
         }
+        self._ramps: dict[str, int] = {}
         self.features = nn.ModuleDict()
         self._feature_names: dict[str, str] = {}
         generator = torch.Generator()
@@ -74,8 +75,10 @@ class Objective(nn.Module):
                 self.features[scale] = build(term, sizes, generator)
                 self._feature_names[scale] = f"{scale}/{term.loss}"
                 self.weights[self._feature_names[scale]] = term.weight
+                self._ramps[self._feature_names[scale]] = term.ramp_steps
         self._maps = _named_maps(config.maps)
         self.weights.update({name: term.weight for name, term in self._maps.items()})
+        self._ramps.update({name: term.ramp_steps for name, term in self._maps.items()})
 
     @classmethod
     def control(
@@ -173,9 +176,17 @@ class Objective(nn.Module):
         )
         return terms
 
-    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum of the terms that `forward` gave."""
-        return torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
+    def weights_at(self, step: int) -> dict[str, float]:
+        """The weight of every term at a step: it rises evenly from 0 in the term's `ramp_steps`."""
+        return {
+            name: weight * (min(1.0, step / self._ramps[name]) if self._ramps.get(name) else 1.0)
+            for name, weight in self.weights.items()
+        }
+
+    def total(self, terms: Mapping[str, Tensor], step: int | None = None) -> Tensor:
+        """The sum of the terms that `forward` gave, weighted as at a step, or behind all ramps."""
+        weights = self.weights if step is None else self.weights_at(step)
+        return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
 
     def _spaces(self) -> dict[str, EmbeddingSpace]:
         found = {scale: getattr(module, "space", None) for scale, module in self.features.items()}

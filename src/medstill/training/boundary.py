@@ -106,9 +106,13 @@ class Boundary(pl.Callback):
             "dice_by_class": dice_by_class,
             "dead": list(_dead(dice_by_class)),
             "losses": {name: value / steps for name, value in learner.sums.items()},
+            "gradients": {
+                name: sum(norms) / len(norms) for name, norms in learner.gradients.items()
+            },
             **self.stopwatch.read(),
         }
         learner.sums.clear()
+        learner.gradients.clear()
         self.history.append(entry)
         self._log(trainer, learner, entry)
         if self.best is None or mean > self.best.dice:

@@ -40,7 +40,7 @@ def fit(task: nn.Module, plan: FitPlan) -> FitResult:
     """
     state = _previous(plan)
     start = state["step"] if state else 0
-    learner = Learner(task, plan.source, start, plan.engine.loader_workers)
+    learner = Learner(task, plan.source, start, plan.engine)
     if start < plan.source.recipe.steps:
         with warnings.catch_warnings():
             # Lightning's advice on loader workers does not fit machines where every core trains.

@@ -12,14 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from medstill.config import EngineConfig
 from medstill.errors import TrainingError
 from medstill.training.data import Sample, SampleSource, loader, plain_batches
+from medstill.training.gradients import gradient_norms
 from medstill.training.schedule import learning_rate
 from medstill.training.seeds import torch_seed
-from medstill.training.tasks import Place, Task
+from medstill.training.tasks import Place, StepResult, Task
 
 log = logging.getLogger(__name__)
 
+ENGINE = EngineConfig()
 LOG_EVERY = 10
 """Steps between two entries of the CSV and TensorBoard logs."""
 
@@ -30,7 +33,9 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 class Learner(pl.LightningModule):
     """Steps a task, with a learning rate that is a function of the step."""
 
-    def __init__(self, task: nn.Module, source: SampleSource, start: int, workers: int) -> None:
+    def __init__(
+        self, task: nn.Module, source: SampleSource, start: int, engine: EngineConfig = ENGINE
+    ) -> None:
         super().__init__()
         # Before a strategy wraps it: its gradient buckets take the strides that they find.
         place = Place(torch.device("cpu"), source.spatial_dims)
@@ -39,8 +44,9 @@ class Learner(pl.LightningModule):
         self.source = source
         self.recipe = source.recipe
         self.start = start
-        self.workers = workers
+        self.engine = engine
         self.sums: dict[str, float] = {}
+        self.gradients: dict[str, list[float]] = {}
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Batches from the first step that is still to be done; each rank gets its share."""
@@ -53,7 +59,7 @@ class Learner(pl.LightningModule):
         return loader(
             self.source,
             self.start,
-            workers=self.workers,
+            workers=self.engine.loader_workers,
             rank=self.trainer.global_rank,
             ranks=ranks,
         )
@@ -105,11 +111,26 @@ class Learner(pl.LightningModule):
         numbers = {name: float(value) for name, value in values.items()}
         for name, number in numbers.items():
             self.sums[name] = self.sums.get(name, 0.0) + number
+        self._measure_gradients(result)
         if self.step == self.start or (self.step + 1) % LOG_EVERY == 0:
-            # Lightning's own logging counts steps anew after a resume.
-            for logger in self.trainer.loggers:
-                logger.log_metrics(numbers, step=self.step)
+            weights = {f"weight/{name}": weight for name, weight in result.weights.items()}
+            self._log({**numbers, **weights})
         return result.total
+
+    def _measure_gradients(self, result: StepResult) -> None:
+        every = self.engine.gradient_norms_every
+        if not every or self.step % every:
+            return
+        network: nn.Module = self.task.network  # type: ignore[assignment]
+        norms = gradient_norms(result, network)
+        for name, norm in norms.items():
+            self.gradients.setdefault(name, []).append(norm)
+        self._log({f"gradient/{name}": norm for name, norm in norms.items()})
+
+    def _log(self, numbers: dict[str, float]) -> None:
+        # Lightning's own logging counts steps anew after a resume.
+        for logger in self.trainer.loggers:
+            logger.log_metrics(numbers, step=self.step)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient norm."""

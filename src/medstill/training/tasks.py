@@ -6,7 +6,7 @@ Shape legend: B batch, C channels or classes, `...` = Y X in 2-D, Z Y X in 3-D.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -28,6 +28,8 @@ class StepResult:
 
     total: Tensor
     terms: Mapping[str, Tensor]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Term -> its weight at this step, where that is not 1."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class TeacherTask(nn.Module):
         if settings.weight and output.reconstruction is not None:
             terms["reconstruction"] = reconstruction_loss(output.reconstruction, image_BC)
             total = total + settings.weight * terms["reconstruction"]
-        return StepResult(total, terms)
+        return StepResult(total, terms, {"reconstruction": settings.weight})
 
     def before_training(self, place: Place, batches: Iterable[Tensor | Said] | None) -> None:
         """Nothing is needed."""
@@ -149,7 +151,8 @@ class StudentTask(nn.Module):
             teacher_features=view.features if view else {},
             generator=torch_generator("loss", self.seed, step),
         )
-        total = self.objective.total(terms)
+        total = self.objective.total(terms, step)
+        weights = self.objective.weights_at(step)
         if self.reconstruction_weight and output.reconstruction is not None:
             # Images that only a distilled student sees must not give it more of this task.
             seen_B = (label_B != IGNORE).flatten(1).any(dim=1).to(image_BC.device)
@@ -157,7 +160,8 @@ class StudentTask(nn.Module):
                 output.reconstruction[seen_B], image_BC[seen_B]
             )
             total = total + self.reconstruction_weight * terms["reconstruction"]
-        return StepResult(total, terms)
+            weights["reconstruction"] = self.reconstruction_weight
+        return StepResult(total, terms, weights)
 
     def before_training(self, place: Place, batches: Iterable[Tensor | Said] | None) -> None:
         """Move the teacher to the device and fit its embeddings where a loss needs them."""
