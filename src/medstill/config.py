@@ -348,7 +348,8 @@ class EngineConfig(Record):
     workers: PositiveInt | None = None
     """Processes that prepare and train side by side; None takes one per core."""
     threads: PositiveInt | None = None
-    """Threads of each training process; None shares the cores among the processes."""
+    """Of each training process; None shares the cores among the trainings that can run at once.
+    Another number can change the last digits of sums, and so of weights."""
     loader_workers: int = Field(default=0, ge=0)
     """Processes that load data for each training; 0 loads in the training process."""
     gradient_norms_every: NonNegativeInt = 0

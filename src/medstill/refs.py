@@ -46,6 +46,16 @@ def student_arms(study: Study) -> tuple[str, ...]:
     return ("control", "distilled", *(name for name in study.references if name not in known))
 
 
+def most_at_once(study: Study) -> int:
+    """How many trainings of a study can run at the same time.
+
+    The plain students run beside the teacher, or beside the students that wait for it.
+    """
+    refs = student_refs(study)
+    guided = sum(ref.arm in GUIDED for ref in refs)
+    return len(refs) - guided + max(1, guided)
+
+
 def student_refs(study: Study) -> tuple[ModelRef, ...]:
     """Every student of a study: each network, each arm, each seed."""
     return tuple(

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from medstill import pipeline
 from medstill.config import Study
 from medstill.errors import RunError, StorageError, TrainingError
+from medstill.refs import most_at_once
 from medstill.stages import Job
 from medstill.study import SideBySide, perform_for
 from medstill.study.runner import perform_job
@@ -170,9 +172,40 @@ def test_an_interrupt_ends_the_workers_at_once(tmp_path):
 
 def test_one_worker_a_core_unless_the_study_says_otherwise(tmp_path, monkeypatch):
     monkeypatch.setattr("medstill.study.runner.cores", lambda: 6)
-    study = Study(name="one")
-    assert perform_for(study, tmp_path) == SideBySide(6, 1, tmp_path / "medstill.log")
     two = Study.model_validate({"name": "one", "engine": {"workers": 2}})
     assert perform_for(two, tmp_path).threads == 3
     many = Study.model_validate({"name": "one", "engine": {"workers": 9, "threads": 2}})
     assert perform_for(many, tmp_path) == SideBySide(9, 2, tmp_path / "medstill.log")
+
+
+@pytest.mark.parametrize(
+    ("values", "at_once"),
+    [
+        # The control beside the teacher, then beside the distilled student.
+        ({}, 2),
+        ({"references": ["all-labels"]}, 3),
+        # Of three trainings, two wait for the teacher.
+        ({"references": ["pseudo-labels"], "distillation": {"unlabelled_batch": 1}}, 3),
+        ({"seeds": [0, 1, 2]}, 6),
+        ({"seeds": [0, 1], "students": [{"name": "compact"}, {"name": "unet-s1"}]}, 8),
+    ],
+)
+def test_cores_are_shared_among_the_trainings_that_can_run_at_once(
+    tmp_path, monkeypatch, values, at_once
+):
+    study = Study.model_validate({"name": "one", **values})
+    assert most_at_once(study) == at_once == widest(pipeline.jobs(study, tmp_path, tmp_path))
+    for found, threads in ((1, 1), (2, 1), (8, 8 // at_once), (25, 25 // at_once)):
+        monkeypatch.setattr("medstill.study.runner.cores", lambda found=found: found)
+        assert perform_for(study, tmp_path) == SideBySide(found, threads, tmp_path / "medstill.log")
+
+
+def widest(jobs):
+    """The most trainings of which none needs another, tried out one set after the other."""
+    needs = {job.name: set(job.needs) for job in jobs if "scores" not in job.name}
+    most = 0
+    for bits in range(1, 2 ** len(needs)):
+        chosen = {name for place, name in enumerate(needs) if bits >> place & 1}
+        if not any(needs[name] & chosen for name in chosen):
+            most = max(most, len(chosen))
+    return most

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from medstill.config import Study
 from medstill.errors import MedstillError, RunError
+from medstill.refs import most_at_once
 from medstill.runs import cores, log_to, storage_errors
 from medstill.stages import Job, limit_threads
 from medstill.study.schedule import Ended, OnFailure, work_through
@@ -29,10 +30,11 @@ _logger = logging.getLogger(__name__)
 def perform_for(study: Study, out: Path) -> SideBySide:
     """Side by side on this machine, as the study's engine asks for.
 
-    Without a wish there is one worker per core with one thread each.
+    Without a wish there is one worker per core, and the cores are shared among the trainings that
+    can run at the same time: a study of few trainings gives each of them several threads.
     """
     workers = study.engine.workers or cores()
-    threads = study.engine.threads or max(1, cores() // workers)
+    threads = study.engine.threads or max(1, cores() // min(workers, most_at_once(study)))
     return SideBySide(workers, threads, out / LOG_FILE)
 
 
