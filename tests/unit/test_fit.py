@@ -258,7 +258,7 @@ def test_the_optimizer_is_the_one_of_the_recipe(tiny, tiny_with, name, kind):
     source = SampleSource(
         material.prepared.root, material.split.student, study.training, 0, spatial_dims=2
     )
-    optimiser = Learner(task, source, 0, 0).configure_optimizers()
+    optimiser = Learner(task, source, 0).configure_optimizers()
     assert type(optimiser).__name__ == kind
     assert (optimiser.defaults["lr"], optimiser.defaults["weight_decay"]) == (0.01, 0.02)
     assert optimiser.defaults.get("betas") == ((0.8, 0.7) if name == "adamw" else None)
