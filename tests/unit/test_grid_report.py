@@ -253,4 +253,8 @@ def test_plots_take_the_colours_of_every_arm() -> None:
     points = [Point(arm, "n", 10.0, interval(0.5, 0.4, 0.6)) for arm in arms]
     svg = pareto_plot(points, alt="", x_label="x", y_label="y", higher_is_better=True)
     assert all(f"var(--{arm})" in svg for arm in arms)
+    wide = [Point("control", "n", cost, interval(0.5, 0.4, 0.6)) for cost in (14_700.0, 678_000.0)]
+    svg = pareto_plot(wide, alt="", x_label="x", y_label="y", higher_is_better=True)
+    assert all(f">{number}<" in svg for number in ("20 k", "50 k", "100 k", "200 k", "500 k"))
+    assert "× 10" not in svg
     assert "<svg" in fraction_plot([], alt="", y_label="Dice")

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medstill.errors import require
 from medstill.reporting.figures import DASHES, FAINT, INK, STAND_INS, new_figure, svg_of
 from medstill.reporting.records import Interval
+from medstill.reporting.wording import quantity
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 MOST_INTERVALS = 24
 """Points whose intervals can still be told apart."""
+MANY = 100
+"""Costs that span this factor are numbered at the powers of ten alone."""
 CLOSE = 1.12
 """Costs within this factor are drawn side by side."""
 
@@ -87,6 +91,7 @@ def pareto_plot(
         columnspacing=1.2,
     )
     _label(axes, x_label, y_label)
+    _cost_ticks(axes)
     return svg_of(figure, alt)
 
 
@@ -119,6 +124,25 @@ def _label(axes: Any, x_label: str, y_label: str) -> None:
     axes.set_ylabel(y_label, color=INK, fontsize=8.5)
     axes.locator_params(axis="y", nbins=6)
     axes.tick_params(axis="x", which="both", bottom=True, color=FAINT, length=3)
+
+
+def _cost_ticks(axes: Any) -> None:
+    """Few numbers below a logarithmic axis, so that none covers another."""
+    ticker = require("matplotlib.ticker", "report")
+    low, high = axes.get_xlim()
+    steps = (1.0, 2.0, 5.0) if high / low < MANY else (1.0,)
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=steps))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda cost, _: _cost_text(cost)))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _cost_text(cost: float) -> str:
+    """A round cost, short.
+
+    >>> _cost_text(0.5), _cost_text(20_000), _cost_text(1e9)
+    ('0.5', '20 k', '1 G')
+    """
+    return f"{cost:g}" if cost < 1000 else quantity(cost).replace(".0", "")
 
 
 def _shift(point: Point, points: Sequence[Point]) -> float:
