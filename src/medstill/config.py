@@ -245,6 +245,34 @@ class ReconstructionConfig(Record):
     """Edge of a masked block in pixels or voxels."""
 
 
+class PretrainingConfig(Record):
+    """Reconstruction alone, before the teacher's training, on images without their labels.
+
+    The images are those of the training patients and the cases without labels; all else is as in
+    the teacher's own recipe.
+    """
+
+    steps: NonNegativeInt = 0
+    """Optimiser steps; 0 leaves the pre-training out."""
+    learning_rate: PositiveFloat | None = None
+    """Its peak; None takes that of the teacher's own recipe."""
+    mask_ratio: Fraction = 0.5
+    """Share of blocks set to zero in the input that the clean image is reconstructed from."""
+    mask_block: PositiveInt = 8
+    """Edge of a masked block in pixels or voxels."""
+
+
+class SignedDistanceConfig(Record):
+    """The teacher's third task: the distance to the border of each structure, negative inside."""
+
+    weight: NonNegativeFloat = 0.0
+    """Weight of the mean absolute error; 0 leaves the task out."""
+    limit_mm: PositiveFloat = 10.0
+    """Distance that counts as 1; what is farther counts as just as far."""
+    layer: str | None = None
+    """The layer it is read from; None takes the network's preset tap `D`."""
+
+
 class TeacherConfig(Record):
     """The large network."""
 
@@ -252,6 +280,10 @@ class TeacherConfig(Record):
     """Which network."""
     reconstruction: ReconstructionConfig = ReconstructionConfig()
     """The second task; `weight` must be 0 for a network without a second decoder."""
+    signed_distance: Later[SignedDistanceConfig] = SignedDistanceConfig()
+    """The third task, of the segmentation decoder; its head is left behind after training."""
+    pretraining: Later[PretrainingConfig] = PretrainingConfig()
+    """What the network learns before, from images alone."""
     training: TrainingConfig = TrainingConfig()
     """The teacher's own recipe."""
 

@@ -36,9 +36,13 @@ def show_estimate(out: Console, study: Study, found: Estimate) -> None:
     """What a study will cost."""
     table = new_table("training", "s / step, one thread", "steps", "trainings")
     for name, seconds in found.step_s.items():
-        teacher = name == "teacher"
-        steps = study.teacher.training.steps if teacher else study.training.steps
-        table.add_row(name, f"{seconds:.3f}", str(steps), "1" if teacher else str(len(study.seeds)))
+        once = {
+            "teacher": study.teacher.training.steps,
+            "teacher pretraining": study.teacher.pretraining.steps,
+        }
+        steps = once.get(name, study.training.steps)
+        count = 1 if name in once else len(study.seeds)
+        table.add_row(name, f"{seconds:.3f}", str(steps), str(count))
     out.print(table)
     out.print(
         f"Everything checked. The trainings take {duration(found.training_s)} with "

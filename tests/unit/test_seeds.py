@@ -14,6 +14,8 @@ GOLDEN = {
     "projectors": 1490961094,
     "embedding": 16823399,
     "views": 3060664978,
+    "pretraining": 2083679832,
+    "distance": 765685289,
 }
 
 

@@ -4,6 +4,7 @@ from medstill.losses.affinity import affinity
 from medstill.losses.boundary import boundary_weights
 from medstill.losses.cwd import cwd
 from medstill.losses.dist import dist
+from medstill.losses.distance import SignedDistance, distance_loss, signed_distances
 from medstill.losses.embedding import fit_pca
 from medstill.losses.infonce import infonce
 from medstill.losses.kl import kl
@@ -20,12 +21,14 @@ __all__ = [
     "MAP_LOSSES",
     "Objective",
     "SegmentationLoss",
+    "SignedDistance",
     "affinity",
     "as_class_logits",
     "boundary_weights",
     "cross_entropy",
     "cwd",
     "dist",
+    "distance_loss",
     "feature_loss",
     "feature_mse",
     "fit_pca",
@@ -34,6 +37,7 @@ __all__ = [
     "map_loss",
     "mask_blocks",
     "reconstruction_loss",
+    "signed_distances",
     "soft_dice",
     "supcon",
 ]

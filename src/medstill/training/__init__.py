@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         student_key,
         teacher_key,
         train_student,
-        train_teacher,
     )
     from medstill.training.checkpoint import weights_hash
     from medstill.training.costs import Estimate, check_networks, estimate, taught_images
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         reconstruction_function,
         set_threads,
     )
+    from medstill.training.teaching import train_teacher
 
 __all__ = [
     "Estimate",
@@ -62,12 +62,12 @@ _HOMES = {
         "student_key",
         "teacher_key",
         "train_student",
-        "train_teacher",
     ),
     "checkpoint": ("weights_hash",),
     "costs": ("Estimate", "check_networks", "estimate", "taught_images"),
     "facts": ("network_facts", "network_table"),
     "inference": ("logits_function", "reconstruction_function", "set_threads"),
+    "teaching": ("train_teacher",),
 }
 
 __getattr__ = lazy_names(

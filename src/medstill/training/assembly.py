@@ -1,4 +1,4 @@
-"""Put teacher and students together from a study and train them."""
+"""Put the students together from a study and train them; build and load every network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medstill.config import NetworkConfig, StudentConfig, Study, content_hash, d
 from medstill.losses import Objective
 from medstill.networks import build, without_reconstruction
 from medstill.networks.taps import tap_channels
-from medstill.refs import GUIDED, TEACHER, ModelRef
+from medstill.refs import GUIDED, ModelRef
 from medstill.training import checkpoint
 from medstill.training.boundary import FitPlan, FitResult
 from medstill.training.cachefill import filled_cache
@@ -26,7 +26,7 @@ from medstill.training.layers import LayerPair, kept_names, tapped_layers
 from medstill.training.learner import Validate
 from medstill.training.prior import start_from_frequencies
 from medstill.training.seeds import torch_seed
-from medstill.training.tasks import StudentTask, TeacherTask, segmentation_loss
+from medstill.training.tasks import StudentTask
 from medstill.volumes.records import Preparation, Split
 from medstill.volumes.splits import without_labels
 from medstill.volumes.store import PreparedSet
@@ -56,16 +56,24 @@ def output_channels(preparation: Preparation) -> int:
 
 
 def build_network(
-    config: NetworkConfig, preparation: Preparation, *, seed: int = 0, reconstruction: bool = False
+    config: NetworkConfig,
+    preparation: Preparation,
+    *,
+    seed: int = 0,
+    reconstruction: bool = False,
+    out_channels: int | None = None,
 ) -> nn.Module:
-    """A network for prepared images; its weights are a function of `seed`."""
+    """A network for prepared images; its weights are a function of `seed`.
+
+    `out_channels` is for one that answers with something else than the classes of the data.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed("initialisation", seed))
         return build(
             config,
             spatial_dims=preparation.spatial_dims,
             in_channels=preparation.channels,
-            out_channels=output_channels(preparation),
+            out_channels=out_channels or output_channels(preparation),
             reconstruction=reconstruction,
         )
 
@@ -147,28 +155,6 @@ def labelled_cases(split: Split, ref: ModelRef) -> tuple[str, ...]:
     return split.train if ref.arm == "all-labels" else split.student
 
 
-def train_teacher(material: Material, folder: Path, key: Mapping[str, object]) -> FitResult:
-    """Train the teacher on all training patients."""
-    study = material.study
-    settings = study.teacher
-    task = TeacherTask(
-        build_teacher(study, material.preparation),
-        segmentation_loss(settings.training, material.preparation),
-        settings.reconstruction,
-        study.seeds[0],
-    )
-    cases = material.split.train
-    start_from_frequencies(task.network, settings.training, material.prepared, cases)
-    source = SampleSource(
-        material.prepared.root,
-        cases,
-        settings.training,
-        study.seeds[0],
-        material.preparation.spatial_dims,
-    )
-    return fit(task, _plan(material, TEACHER.name, source, folder, key))
-
-
 def train_student(
     material: Material,
     ref: ModelRef,
@@ -186,7 +172,7 @@ def train_student(
         caches = material.caches or folder / "cache"
         cache = filled_cache(study, student_config(study, ref), teacher, source, caches)
         source = replace(source, cache=cache)
-    plan = _plan(material, ref.name, source, folder, key)
+    plan = plan_of(material, ref.name, source, folder, key)
     return fit(task, replace(plan, teacher=guide))
 
 
@@ -270,19 +256,22 @@ def student_source(material: Material, ref: ModelRef) -> SampleSource:
     )
 
 
-def _plan(
+def plan_of(
     material: Material,
     name: str,
     source: SampleSource,
     folder: Path,
     key: Mapping[str, object],
+    *,
+    scored: bool = True,
 ) -> FitPlan:
+    """What `fit` needs for one training of a study; without a score the last weights are kept."""
     return FitPlan(
         name=name,
         source=source,
         folder=folder,
         key=content_hash(dict(key)),
-        validate=material.validate,
+        validate=material.validate if scored else None,
         engine=material.study.engine,
         resume=material.resume,
     )

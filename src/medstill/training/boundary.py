@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,7 +46,8 @@ class FitPlan:
     folder: Path
     key: str
     """Hash of all that decides the result; a checkpoint with another key is refused."""
-    validate: Validate
+    validate: Validate | None
+    """None: nothing is scored, and the last weights are the chosen ones."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     resume: bool = True
     teacher: str | None = None
@@ -90,21 +92,11 @@ class Boundary(pl.Callback):
 
     def _validate(self, trainer: pl.Trainer, learner: Learner) -> None:
         network: nn.Module = learner.task.network  # type: ignore[assignment]
-        network.eval()
-        dice_by_class = dict(self.plan.validate(network))
-        learner.task.train()
-        if not dice_by_class:
-            raise TrainingError(
-                "None of the classes is in any validation patient, in truth or prediction, so no "
-                "checkpoint can be chosen. Use another split.seed or more validation patients."
-            )
-        mean = sum(dice_by_class.values()) / len(dice_by_class)
+        scores = self._scores(learner, network)
         steps = max(1, self.stopwatch.steps)
         entry = {
             "step": learner.step,
-            "dice": mean,
-            "dice_by_class": dice_by_class,
-            "dead": list(_dead(dice_by_class)),
+            **scores,
             "losses": {name: value / steps for name, value in learner.sums.items()},
             "gradients": {
                 name: sum(norms) / len(norms) for name, norms in learner.gradients.items()
@@ -115,33 +107,53 @@ class Boundary(pl.Callback):
         learner.gradients.clear()
         self.history.append(entry)
         self._log(trainer, learner, entry)
-        if self.best is None or mean > self.best.dice:
-            self.best = Best(learner.step, mean)
+        if self.best is None or not scores or scores["dice"] > self.best.dice:
+            self.best = Best(learner.step, scores.get("dice", math.nan))
             checkpoint.save(
                 self.plan.folder / BEST, {"network": network.state_dict(), **asdict(self.best)}
             )
         self._save(trainer, learner)
 
+    def _scores(self, learner: Learner, network: nn.Module) -> dict[str, Any]:
+        """Mean and single Dice of the classes; nothing where nothing is scored."""
+        if self.plan.validate is None:
+            return {}
+        network.eval()
+        dice_by_class = dict(self.plan.validate(network))
+        learner.task.train()
+        if not dice_by_class:
+            raise TrainingError(
+                "None of the classes is in any validation patient, in truth or prediction, so no "
+                "checkpoint can be chosen. Use another split.seed or more validation patients."
+            )
+        mean = sum(dice_by_class.values()) / len(dice_by_class)
+        return {
+            "dice": mean,
+            "dice_by_class": dice_by_class,
+            "dead": list(_dead(dice_by_class)),
+        }
+
     def _log(self, trainer: pl.Trainer, learner: Learner, entry: dict[str, Any]) -> None:
         log.info(
-            "%s: step %d of %d, validation Dice %.3f, %.2f steps/s, %.1f %% of the time waiting "
-            "for data",
+            "%s: step %d of %d, %s, %.2f steps/s, %.1f %% of the time waiting for data",
             self.plan.name,
             entry["step"],
             learner.recipe.steps,
-            entry["dice"],
+            _state(entry),
             entry["steps_per_s"],
             100 * entry["data_wait_share"],
         )
-        values = {f"validation/dice/{name}": v for name, v in entry["dice_by_class"].items()}
-        values["validation/dice"] = entry["dice"]
-        values["validation/dead_classes"] = float(len(entry["dead"]))
+        by_class = entry.get("dice_by_class", {})
+        values = {f"validation/dice/{name}": v for name, v in by_class.items()}
+        if by_class:
+            values["validation/dice"] = entry["dice"]
+            values["validation/dead_classes"] = float(len(entry["dead"]))
         values["time/data_wait_share"] = entry["data_wait_share"]
         values["time/steps_per_s"] = entry["steps_per_s"]
         for logger in trainer.loggers:
             logger.log_metrics(values, step=learner.step)
             logger.save()
-        if entry["dead"]:
+        if entry.get("dead"):
             late = 2 * learner.step >= learner.recipe.steps
             log.log(
                 logging.WARNING if late else logging.INFO,
@@ -151,7 +163,7 @@ class Boundary(pl.Callback):
                 learner.step,
                 ", ".join(_fate(name, self.history) for name in entry["dead"]),
             )
-        if learner.step == learner.recipe.steps:
+        if by_class and learner.step == learner.recipe.steps:
             self._log_collapsed()
 
     def _log_collapsed(self) -> None:
@@ -199,7 +211,13 @@ def result_of(folder: Path, best: Best) -> FitResult:
             f"'{path}' should hold the validation of step {best.step}, which chose '{BEST}', but "
             "does not. Delete its folder and train again."
         )
-    return FitResult(best, history, _dead(chosen[0]["dice_by_class"]))
+    return FitResult(best, history, _dead(chosen[0].get("dice_by_class", {})))
+
+
+def _state(entry: Mapping[str, Any]) -> str:
+    if "dice" in entry:
+        return f"validation Dice {entry['dice']:.3f}"
+    return f"loss {entry['losses']['train/total']:.4f}"
 
 
 def _fate(name: str, history: Sequence[Mapping[str, Any]]) -> str:

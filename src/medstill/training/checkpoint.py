@@ -24,6 +24,7 @@ class Best:
 
     step: int
     dice: float
+    """NaN where nothing is scored."""
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:

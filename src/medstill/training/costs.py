@@ -13,7 +13,7 @@ from medstill.errors import ConfigError, unknown_name
 from medstill.losses import FEATURE_LOSSES, MAP_LOSSES
 from medstill.networks import check_name, head_bias, size_multiple
 from medstill.networks.taps import layer_names
-from medstill.refs import GUIDED, ModelRef, student_arms
+from medstill.refs import GUIDED, TEACHER, ModelRef, student_arms
 from medstill.training.assembly import (
     build_student,
     build_teacher,
@@ -24,7 +24,13 @@ from medstill.training.cache import rows_of
 from medstill.training.cachefill import answer
 from medstill.training.frozen import Said
 from medstill.training.layers import tapped_layers
-from medstill.training.tasks import Place, Task, TeacherTask, segmentation_loss
+from medstill.training.tasks import Place, Task
+from medstill.training.teaching import (
+    PRETRAINING,
+    distance_layer,
+    pretraining_task,
+    teacher_task,
+)
 from medstill.training.views import count_images
 from medstill.volumes.geometry import canonical_spacing_zyx_mm, frame_of, geometry_of, shape_zyx
 from medstill.volumes.io import read_channels
@@ -58,18 +64,13 @@ def check_networks(study: Study, preparation: Preparation) -> None:
         UnknownNameError: A network, loss or layer that does not exist.
         ConfigError: A patch size that a network cannot take.
     """
-    for network in (study.teacher.network, *study.students):
-        check_name(network.name)
-    for term in study.distillation.maps:
-        if term.loss not in MAP_LOSSES:
-            raise unknown_name("output-map loss", term.loss, MAP_LOSSES)
-    for feature in study.distillation.features.values():
-        if feature.loss not in FEATURE_LOSSES:
-            raise unknown_name("feature loss", feature.loss, FEATURE_LOSSES)
+    _check_names(study)
     teacher = build_teacher(study, preparation)
     if study.teacher.training.head_prior:
         head_bias(teacher)
     _check_size(study.teacher.network, teacher, study.data.patch_size)
+    if study.teacher.signed_distance.weight:
+        _check_layer(teacher, distance_layer(study))
     for student in study.students:
         pupil = build_student(student, preparation, study.seeds[0])
         if study.training.head_prior:
@@ -78,6 +79,17 @@ def check_networks(study: Study, preparation: Preparation) -> None:
         for pair in tapped_layers(study, student).values():
             _check_layer(pupil, pair.student)
             _check_layer(teacher, pair.teacher)
+
+
+def _check_names(study: Study) -> None:
+    for network in (study.teacher.network, *study.students):
+        check_name(network.name)
+    for term in study.distillation.maps:
+        if term.loss not in MAP_LOSSES:
+            raise unknown_name("output-map loss", term.loss, MAP_LOSSES)
+    for feature in study.distillation.features.values():
+        if feature.loss not in FEATURE_LOSSES:
+            raise unknown_name("feature loss", feature.loss, FEATURE_LOSSES)
 
 
 def _check_size(config: NetworkConfig, network: nn.Module, patch_size: tuple[int, ...]) -> None:
@@ -126,15 +138,7 @@ def estimate(study: Study, preparation: Preparation, workers: int, images: float
         images: Slices or patches that are taught, for the size of the cache.
     """
     teacher = build_teacher(study, preparation)
-    task = TeacherTask(
-        teacher,
-        segmentation_loss(study.teacher.training, preparation),
-        study.teacher.reconstruction,
-        study.seeds[0],
-    )
-    recipe = study.teacher.training
-    step_s = {"teacher": _step_s(task, preparation, recipe, recipe.batch_size)}
-    total_s = step_s["teacher"] * study.teacher.training.steps
+    step_s, total_s = _teacher_steps(study, preparation)
     kept_mb = 0.0
     for student in study.students:
         for arm in student_arms(study):
@@ -157,6 +161,20 @@ def estimate(study: Study, preparation: Preparation, workers: int, images: float
         workers=workers,
         cache_mb=kept_mb * images * study.training.views,
     )
+
+
+def _teacher_steps(study: Study, preparation: Preparation) -> tuple[dict[str, float], float]:
+    """Seconds a step of the teacher's trainings, and of all their steps."""
+    recipe, before = study.teacher.training, study.teacher.pretraining.steps
+    task = teacher_task(study, preparation)
+    step_s = {TEACHER.name: _step_s(task, preparation, recipe, recipe.batch_size)}
+    total_s = step_s[TEACHER.name] * recipe.steps
+    if before:
+        first = pretraining_task(study, preparation)
+        name = f"{TEACHER.name} {PRETRAINING}"
+        step_s[name] = _step_s(first, preparation, recipe, recipe.batch_size)
+        total_s += step_s[name] * before
+    return step_s, total_s
 
 
 def _noise(preparation: Preparation, samples: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,17 @@ from typing import Literal
 import numpy as np
 import torch
 
-Stream = Literal["initialisation", "data", "unlabelled", "loss", "projectors", "embedding", "views"]
+Stream = Literal[
+    "initialisation",
+    "data",
+    "unlabelled",
+    "loss",
+    "projectors",
+    "embedding",
+    "views",
+    "pretraining",
+    "distance",
+]
 
 _STREAMS: dict[Stream, int] = {
     "initialisation": 0,
@@ -21,6 +31,8 @@ _STREAMS: dict[Stream, int] = {
     "projectors": 4,
     "embedding": 5,
     "views": 6,
+    "pretraining": 7,
+    "distance": 8,
 }
 
 

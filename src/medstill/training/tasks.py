@@ -12,8 +12,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from medstill.config import IGNORE, ReconstructionConfig, TrainingConfig
-from medstill.losses import Objective, SegmentationLoss, mask_blocks, reconstruction_loss
+from medstill.config import IGNORE, PretrainingConfig, ReconstructionConfig, TrainingConfig
+from medstill.losses import (
+    Objective,
+    SegmentationLoss,
+    SignedDistance,
+    mask_blocks,
+    reconstruction_loss,
+)
 from medstill.losses.numerics import as_class_logits, predicted_classes
 from medstill.networks import run
 from medstill.networks.taps import Taps
@@ -73,7 +79,10 @@ class Task(Protocol):
 
 
 class TeacherTask(nn.Module):
-    """Segmentation and reconstruction in one forward pass: `L_T = L_seg + w MSE`."""
+    """All tasks in one forward pass: `L_T = L_seg + w MSE + v (error of the signed distances)`.
+
+    The head of the distances is no part of the network, so that it leaves with the task.
+    """
 
     def __init__(
         self,
@@ -81,12 +90,19 @@ class TeacherTask(nn.Module):
         segmentation: SegmentationLoss,
         reconstruction: ReconstructionConfig,
         seed: int,
+        *,
+        distance: SignedDistance | None = None,
+        distance_weight: float = 0.0,
+        distance_layer: str = "",
     ) -> None:
         super().__init__()
         self.network = network
         self.segmentation = segmentation
         self.reconstruction = reconstruction
         self.seed = seed
+        self.distance = distance
+        self.distance_weight = distance_weight
+        self.layers = {"D": distance_layer} if distance else {}
 
     def compute(
         self, image_BC: Tensor, label_B: Tensor, step: int, said: Said | None = None
@@ -98,15 +114,47 @@ class TeacherTask(nn.Module):
         if settings.weight and settings.mask_ratio:
             generator = torch_generator("loss", self.seed, step)
             seen_BC = mask_blocks(image_BC, settings.mask_ratio, settings.mask_block, generator)
-        output = run(self.network, seen_BC)
+        with Taps(self.network, self.layers) as taps:
+            output = run(self.network, seen_BC)
+            features = dict(taps.features)
         terms = dict(self.segmentation(output.logits, label_B))
         total = torch.stack(list(terms.values())).sum()
         if settings.weight and output.reconstruction is not None:
             terms["reconstruction"] = reconstruction_loss(output.reconstruction, image_BC)
             total = total + settings.weight * terms["reconstruction"]
-        return StepResult(total, terms, {"reconstruction": settings.weight})
+        weights = {"reconstruction": settings.weight}
+        if self.distance is not None:
+            terms["signed_distance"] = self.distance(features["D"], label_B)
+            total = total + self.distance_weight * terms["signed_distance"]
+            weights["signed_distance"] = self.distance_weight
+        return StepResult(total, terms, weights)
 
     def before_training(self, place: Place, batches: Iterable[Tensor | Said] | None) -> None:
+        """Nothing is needed."""
+
+
+class PretrainingTask(nn.Module):
+    """Give the clean image back from one with masked blocks; labels are not looked at.
+
+    `network` answers with as many channels as the image has.
+    """
+
+    def __init__(self, network: nn.Module, settings: PretrainingConfig, seed: int) -> None:
+        super().__init__()
+        self.network = network
+        self.settings = settings
+        self.seed = seed
+
+    def compute(self, image_BC: Tensor, label_B: Tensor, step: int) -> StepResult:
+        """See `Task.compute`."""
+        del label_B
+        generator = torch_generator("pretraining", self.seed, step)
+        settings = self.settings
+        seen_BC = mask_blocks(image_BC, settings.mask_ratio, settings.mask_block, generator)
+        error = reconstruction_loss(run(self.network, seen_BC).logits, image_BC)
+        return StepResult(error, {"reconstruction": error})
+
+    def before_training(self, place: Place, batches: Iterable[Tensor] | None) -> None:
         """Nothing is needed."""
 
 
