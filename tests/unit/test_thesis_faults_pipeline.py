@@ -97,7 +97,7 @@ def test_fault_5_arms_share_recipe_initial_weights_and_labelled_batches(
 def test_fault_5_no_arm_can_have_a_recipe_of_its_own(tiny, tiny_with):
     run = stages.open_prepared(tiny.out)
     control, distilled = (stages.training_key(run, ref) for ref in (CONTROL, DISTILLED))
-    shared = {"student", "seed", "training", "prepared", "cases"}
+    shared = {"student", "seed", "training", "prepared", "cases", "prior"}
     assert all(control[name] == distilled[name] for name in shared)
     assert set(control) - shared == {"stage", "arm", "segmentation_weight"}
     whole, pseudo = (stages.training_key(run, ref) for ref in REFERENCES)
