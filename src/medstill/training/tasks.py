@@ -145,16 +145,18 @@ class PretrainingTask(nn.Module):
         self.settings = settings
         self.seed = seed
 
-    def compute(self, image_BC: Tensor, label_B: Tensor, step: int) -> StepResult:
+    def compute(
+        self, image_BC: Tensor, label_B: Tensor, step: int, said: Said | None = None
+    ) -> StepResult:
         """See `Task.compute`."""
-        del label_B
+        del label_B, said
         generator = torch_generator("pretraining", self.seed, step)
         settings = self.settings
         seen_BC = mask_blocks(image_BC, settings.mask_ratio, settings.mask_block, generator)
         error = reconstruction_loss(run(self.network, seen_BC).logits, image_BC)
         return StepResult(error, {"reconstruction": error})
 
-    def before_training(self, place: Place, batches: Iterable[Tensor] | None) -> None:
+    def before_training(self, place: Place, batches: Iterable[Tensor | Said] | None) -> None:
         """Nothing is needed."""
 
 
