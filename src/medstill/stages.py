@@ -21,7 +21,7 @@ from medstill.refs import GUIDED, TEACHER, ModelRef
 from medstill.runs import Stage, read_study
 from medstill.volumes.records import Split
 from medstill.volumes.splits import load_split
-from medstill.volumes.store import PreparedSet, open_set
+from medstill.volumes.store import CASES, PreparedSet, open_set
 
 SPLIT_FILE = "split.json"
 
@@ -68,8 +68,14 @@ def open_prepared(out: Path) -> Opened:
     Raises:
         RunError: There is no such run, or its preparation is not finished.
     """
-    study = read_study(out)
-    prepared = open_set(prepared_folder(out))
+    study, folder = read_study(out), prepared_folder(out)
+    if not (folder / CASES).is_dir():
+        raise RunError(
+            f"There are no prepared cases in '{folder}'. Prepare them first, for example with "
+            "'medstill run' on the same folder. If they were cleaned away, delete the folder of "
+            "the network that you need and repeat 'medstill study run', which makes both again."
+        )
+    prepared = open_set(folder)
     return Opened(out, study, prepared, load_split(out / SPLIT_FILE, prepared.data_hash))
 
 

@@ -11,7 +11,7 @@ from medstill.config import NetworkConfig
 from medstill.errors import ConfigError
 from medstill.networks import build, head_bias, set_prior
 from medstill.refs import TEACHER, ModelRef, student_refs
-from medstill.training import assembly
+from medstill.training import assembly, teaching
 from medstill.training.checkpoint import weights_hash
 from medstill.training.costs import check_networks
 
@@ -102,7 +102,10 @@ def test_teacher_and_students_start_at_the_frequencies_of_their_own_cases(
         references=["all-labels", "pseudo-labels"], distillation={"unlabelled_batch": 1}, **asked
     )
     material, begun = tiny.material(study), {}
-    monkeypatch.setattr(assembly, "fit", lambda task, plan: begun.update({plan.name: task.network}))
+    for module in (assembly, teaching):
+        monkeypatch.setattr(
+            module, "fit", lambda task, plan: begun.update({plan.name: task.network})
+        )
     teacher = assembly.build_teacher(study, material.preparation)
     training.train_teacher(material, tmp_path, {})
     for ref in student_refs(study):

@@ -44,7 +44,7 @@ def test_the_page_of_a_study_shows_its_table(out):
     write_table(out)
     page = pipeline.report(out).read_text(encoding="utf-8")
     assert "tiny-grid" in page
-    assert "loss-kl" in page
+    assert "loss kl · " in page
 
 
 def test_a_pooled_value_is_that_of_the_runs(out):
@@ -128,7 +128,7 @@ def test_a_cleaned_student_whose_folder_is_deleted_comes_back(out, phantom, tiny
     run = run_folder(out, "fold-0_loss-kl")
     stage = (DISTILLED.folder(run) / "stage.json").read_bytes()
     clean(leftovers(out))
-    with pytest.raises(RunError, match=r"no checkpoint .*cleaned away, delete its folder"):
+    with pytest.raises(RunError, match=r"no prepared cases .*cleaned away, delete the folder"):
         stages.load_network(stages.open_prepared(run), DISTILLED)
     shutil.rmtree(DISTILLED.folder(run))
     _, done = run_all(tiny_grid(tiny_with()), phantom, out)

@@ -195,16 +195,16 @@ def test_fault_11_all_slices_of_a_patient_are_in_one_part(tiny):
 
 
 def test_fault_11_samples_of_both_arms_come_from_their_own_patients_alone(tiny, tiny_with):
-    from medstill.training.assembly import _student_source
+    from medstill.training.assembly import student_source
 
     material = tiny.material(tiny_with(distillation={"unlabelled_batch": 2}))
     split = material.split
-    control, distilled = (_student_source(material, ref) for ref in (CONTROL, DISTILLED))
+    control, distilled = (student_source(material, ref) for ref in (CONTROL, DISTILLED))
     assert control.labelled == distilled.labelled == split.student
     assert control.unlabelled == ()
     assert set(distilled.unlabelled) == set(split.train) - set(split.student)
-    assert _student_source(material, ModelRef("pseudo-labels", "unet-s1", 0)) == distilled
-    whole = _student_source(material, ModelRef("all-labels", "unet-s1", 0))
+    assert student_source(material, ModelRef("pseudo-labels", "unet-s1", 0)) == distilled
+    whole = student_source(material, ModelRef("all-labels", "unet-s1", 0))
     assert (whole.labelled, whole.unlabelled) == (split.train, ())
     assert control.samples_per_step == 4
     assert distilled.samples_per_step == 6

@@ -28,6 +28,7 @@ from medstill.runs import atomic_folder, read_json, write_json
 from medstill.volumes.records import CaseInfo, LabelArray, Preparation, PreparedCase, Seen
 
 PREPARATION_FILE = "preparation.json"
+CASES = "cases"
 INDEX_FILE = "index.json"
 SKIPPED_FILE = "skipped.json"
 CASE_FILE = "case.json"
@@ -89,7 +90,7 @@ def case_folder(root: Path, case_id: str) -> Path:
     """The folder of a case; an id that is no safe file name is replaced by its hash."""
     safe = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", case_id) and case_id[-1] != "."
     name = case_id if safe else "case-" + hashlib.sha256(case_id.encode()).hexdigest()[:16]
-    return root / "cases" / name
+    return root / CASES / name
 
 
 def write_case(
