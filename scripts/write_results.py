@@ -1,7 +1,14 @@
 """Keep the figures of finished runs in results/ and write docs/results.md from them.
 
-python scripts/write_results.py                       # docs/results.md from results/*.json
+python scripts/write_results.py                       # docs/results.md from results/
 python scripts/write_results.py RUN COMMIT MINUTES    # first collect a run folder
+python scripts/write_results.py GRID COMMIT           # first collect the finished runs of a grid
+python scripts/write_results.py --anew                # make the tables of all grids again
+python scripts/write_results.py --check               # fail when something is not current
+
+A run is one file, results/STUDY.json. A grid is a folder, results/GRID/, with one file per run:
+more may be collected later, and none that is there is changed. Its tables take a while to compute
+and are kept beside its runs, with the hash of these.
 """
 
 from __future__ import annotations
@@ -11,9 +18,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from medstill.errors import MedstillError
+from medstill.evaluation.archive import GRID_FILE, GridFacts, KeptRun, load_runs, runs_hash
+from medstill.evaluation.collecting import collect as collect_grid
+from medstill.evaluation.gridtable import Beside
+from medstill.evaluation.keptpage import grid_heading, grid_tables
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 PAGE = ROOT / "docs" / "results.md"
+TABLE_FILE = "_table.md"
 METRICS = (("dice", "Dice", 3), ("hd95_mm", "HD95 mm", 1), ("nsd", "NSD", 3))
 
 HEAD = """# Results
@@ -21,8 +35,24 @@ HEAD = """# Results
 Measured, not promised. Written by `python scripts/write_results.py` from the files in `results/`; a
 test checks that it is current. Means over test patients of the mean over foreground classes and
 seeds, on the grid of the scans; in brackets the bootstrap interval over patients. A run has one
-teacher and one split, so the intervals include neither the luck of the teacher nor of the split.
+teacher and one split, so the intervals include neither the luck of the teacher nor of the split. A
+study of many runs pools its folds; it has one teacher a fold, and its intervals hold for these.
 """
+
+BESIDE = {
+    "thesis-table": Beside(
+        "thesis, Table 4.2 (other data: MSD spleen; pooled over all pixels; one seed)",
+        {
+            ("unet-s1", "control", ""): "Dice .715, IoU .557",
+            ("unet-s2", "control", ""): "Dice .770, IoU .627",
+            ("unet-s1", "distilled", "unet-t1"): "Dice .772, IoU .629",
+            ("unet-s2", "distilled", "unet-t1"): "Dice .794, IoU .659",
+            ("unet-s1", "distilled", "transunet-t2"): "Dice .767, IoU .623",
+            ("unet-s2", "distilled", "transunet-t2"): "Dice .793, IoU .658",
+        },
+    )
+}
+"""Grid -> figures of others on other data, as a column beside ours."""
 
 
 def collect(run: Path, commit: str, minutes: float) -> Path:
@@ -64,7 +94,40 @@ def collect(run: Path, commit: str, minutes: float) -> Path:
 
 def page() -> str:
     """The text of docs/results.md."""
-    return "\n".join([HEAD, *(_section(_json(path)) for path in sorted(RESULTS.glob("*.json")))])
+    single = [_section(_json(path)) for path in sorted(RESULTS.glob("*.json"))]
+    return "\n".join([HEAD, *single, *map(_grid_section, _grids())])
+
+
+def stale() -> list[str]:
+    """Grids whose tables were made from other runs than those that are there."""
+    return [f.name for f in _grids() if _head_of_table(f) != _mark(*load_runs(f))]
+
+
+def write_table(folder: Path) -> None:
+    """Compute the tables of a grid's kept runs and keep them beside these."""
+    grid, runs = load_runs(folder)
+    text = grid_tables(grid, runs, beside=BESIDE.get(grid.name))
+    (folder / TABLE_FILE).write_text(f"{_mark(grid, runs)}\n\n{text}", encoding="utf-8")
+
+
+def _grids() -> list[Path]:
+    return sorted(path.parent for path in RESULTS.glob(f"*/{GRID_FILE}"))
+
+
+def _mark(grid: GridFacts, runs: tuple[KeptRun, ...]) -> str:
+    return f"<!-- of {len(runs)} runs, {runs_hash(grid, runs)} -->"
+
+
+def _head_of_table(folder: Path) -> str:
+    path = folder / TABLE_FILE
+    return path.read_text(encoding="utf-8").partition("\n")[0] if path.exists() else ""
+
+
+def _grid_section(folder: Path) -> str:
+    note = folder.with_suffix(".md")
+    tables = (folder / TABLE_FILE).read_text(encoding="utf-8").partition("\n")[2]
+    parts = [tables, *([note.read_text(encoding="utf-8")] if note.exists() else [])]
+    return "\n\n".join([grid_heading(*load_runs(folder)), *map(str.strip, parts)]) + "\n"
 
 
 def _section(result: dict[str, Any]) -> str:
@@ -152,12 +215,36 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def main() -> None:
-    """Collect a run if one is given, then write the page."""
-    if len(sys.argv) == 4:
-        collect(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]))
+def main() -> int:
+    """Collect a run or a grid if one is given, then write the page; or check it."""
+    arguments = sys.argv[1:]
+    if arguments == ["--check"]:
+        old = [*stale(), *([] if PAGE.read_text(encoding="utf-8") == page() else [PAGE.name])]
+        if old:
+            sys.stdout.write(
+                f"Not current: {', '.join(old)}. Write anew: python scripts/write_results.py\n"
+            )
+        return bool(old)
+    anew = arguments == ["--anew"]
+    if len(arguments) == 3:
+        collect(Path(arguments[0]), arguments[1], float(arguments[2]))
+    elif len(arguments) == 2:
+        out = Path(arguments[0])
+        added, unfinished = collect_grid(
+            out, RESULTS / _json(out / "grid.json")["name"], arguments[1]
+        )
+        sys.stdout.write(f"{len(added)} runs are new, {len(unfinished)} are not finished.\n")
+    elif arguments and not anew:
+        sys.stdout.write(__doc__)
+        return 2
+    for folder in _grids() if anew else [RESULTS / name for name in stale()]:
+        write_table(folder)
     PAGE.write_text(page(), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except MedstillError as error:
+        sys.exit(str(error))

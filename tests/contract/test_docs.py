@@ -215,6 +215,7 @@ def test_the_results_page_is_what_the_results_say():
     spec.loader.exec_module(script)
     written = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert written == script.page(), "write it anew: python scripts/write_results.py"
+    assert script.stale() == [], "tables of these: python scripts/write_results.py"
 
 
 @every_study

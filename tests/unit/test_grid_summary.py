@@ -171,8 +171,28 @@ def test_a_row_that_is_not_there_is_answered_with_those_that_are():
     entries = grid(dice, folds=FOLDS, losses=("none", "kl"))
     with pytest.raises(DataError, match=r"counterpart with \{'loss': 'mse'\}.*loss-none compact"):
         compare_rows(entries, ["fold"], {"loss": "kl"}, {"loss": "mse"}, QUICK)
-    with pytest.raises(DataError, match="Name axes and values of these"):
+    with pytest.raises(DataError, match=r"compared with pair 't1': expected one of.*'loss'"):
         summary(entries, against={"pair": "t1"})
+
+
+def test_a_row_to_compare_with_that_is_not_scored_yet_is_said():
+    found = summary(grid(dice, folds=FOLDS, losses=("kl",)), against={"loss": "none"})
+    assert found.comparisons == 2
+    assert found.notes == (
+        "No row can be compared with that of loss none: one of the two is not scored yet.",
+    )
+
+
+def test_controls_of_rows_are_compared_where_they_are_not_the_same():
+    def by_recipe(patient, fold, seed, arm, loss):
+        return tuple(value + 0.1 * (loss == "kl") for value in dice(patient, fold, seed, arm, loss))
+
+    entries = grid(by_recipe, folds=FOLDS, losses=("none", "kl"))
+    found = summary(entries, against={"loss": "none"})
+    between = [(g.arm, g.control) for g in found.gains if g.control_row != g.row]
+    assert between == [("distilled", "distilled")] * 2 + [("control", "control")] * 2
+    control = next(g for g in found.gains if g.arm == "control")
+    assert control.comparison.difference.mean == pytest.approx(0.1)
 
 
 def test_a_shared_teacher_counts_once_when_seeds_are_an_axis():

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from medstill.config import EvaluationConfig
-from medstill.errors import DataError
 from medstill.evaluation.comparison import (
     CONTROLS,
     TESTED,
@@ -46,8 +45,7 @@ def pairs_of_rows(
 ) -> list[Pair]:
     """The rows of some values, each with the row that differs from it by `other`.
 
-    Raises:
-        DataError: There is no such pair.
+    Pairs of the very same networks, such as a control that both rows share, are left out.
     """
     found: list[Pair] = []
     for ours in table:
@@ -55,13 +53,7 @@ def pairs_of_rows(
         theirs = Row.of(values | dict(other), ours.student)
         if values.items() >= row.items() and values.keys() >= other.keys() and theirs != ours:
             found += _pair((ours, arms[0]), (theirs, arms[1]), table)
-    if not found:
-        raise DataError(
-            f"No row of {dict(row) or 'the grid'} has a counterpart with {dict(other)} whose "
-            f"{arms[1]} networks are scored in the same folds. The rows are "
-            f"{', '.join(found.name for found in table)}. Name axes and values of these."
-        )
-    return found
+    return [pair for pair in found if pair.ours != pair.theirs]
 
 
 def _pair(ours: tuple[Row, Arm], theirs: tuple[Row, Arm], table: Table) -> Iterator[Pair]:

@@ -12,7 +12,7 @@ from typing import get_args
 from medstill.config import EvaluationConfig
 from medstill.errors import DataError
 from medstill.evaluation.comparison import Arm, model_summary
-from medstill.evaluation.gains import gains_of, pairs_of_rows, pairs_with_controls
+from medstill.evaluation.gains import Pair, gains_of, pairs_of_rows, pairs_with_controls
 from medstill.evaluation.gridrecords import GridEntry, GridGain, GridRow, GridSummary, Level
 from medstill.evaluation.pooling import Group, Row, Table, Unit, pool, tabulate
 
@@ -25,6 +25,9 @@ __all__ = [
     "compare_rows",
     "summarise_grid",
 ]
+
+
+COMPARED_BETWEEN_ROWS: tuple[Arm, ...] = ("distilled", "control")
 
 
 def summarise_grid(
@@ -46,21 +49,26 @@ def summarise_grid(
         entries: One per run, student, arm and seed, in any order.
         config: Confidence, resamples and seed of the statistics.
         missing: Points without scores, for the record.
-        against: Compare the distilled arm of every row with that of the row of these values too.
+        against: Axis -> value of a row that every other row is compared with too, arm by arm:
+            distilled, and control where it is another one.
 
     Returns:
         Rows and gains in the order of the axes, students by name.
 
     Raises:
         DataError: No entries, one network twice, different classes or tolerances, or `against`
-            names no row.
+            names what no axis has.
         MissingExtraError: scipy is not installed.
     """
     _check_alike(entries)
     table = _sorted(tabulate(((e.values, e.entry) for e in entries), pooled), axes)
     pairs = [pair for row in table for pair in pairs_with_controls(row, table)]
+    between: list[Pair] = []
     if against is not None:
-        pairs += pairs_of_rows(table, {}, against, ("distilled", "distilled"))
+        _check_against(against, axes)
+        for arm in COMPARED_BETWEEN_ROWS:
+            between += pairs_of_rows(table, {}, against, (arm, arm))
+    pairs += between
     gains = gains_of(pairs, config)
     scores = entries[0].entry.scores
     return GridSummary(
@@ -75,7 +83,7 @@ def summarise_grid(
         gains=gains,
         comparisons=len(gains),
         missing=tuple(missing),
-        notes=tuple(_notes(table)),
+        notes=(*_notes(table), *(_not_yet(against) if against and not between else ())),
     )
 
 
@@ -106,7 +114,14 @@ def compare_rows(
     """
     _check_alike(entries)
     table = tabulate(((e.values, e.entry) for e in entries), pooled)
-    return gains_of(pairs_of_rows(table, row, other, arms), config)
+    pairs = pairs_of_rows(table, row, other, arms)
+    if not pairs:
+        raise DataError(
+            f"No row of {dict(row) or 'the grid'} has a counterpart with {dict(other)} whose "
+            f"{arms[1]} networks are others, scored in the same folds. The rows are "
+            f"{', '.join(found.name for found in table)}. Name axes and values of these."
+        )
+    return gains_of(pairs, config)
 
 
 def _row(row: Row, arms: Mapping[Arm, Group], config: EvaluationConfig) -> GridRow:
@@ -173,6 +188,20 @@ def _places(lacking: set[Unit], everywhere: set[Unit]) -> list[str]:
             found.append(f"{axis} {value}")
             lacking = lacking - of_level
     return found + [str(unit) for unit in sorted(lacking)]
+
+
+def _not_yet(against: Mapping[str, str]) -> tuple[str]:
+    named = ", ".join(f"{axis} {value}" for axis, value in against.items())
+    return (f"No row can be compared with that of {named}: one of the two is not scored yet.",)
+
+
+def _check_against(against: Mapping[str, str], axes: Mapping[str, Sequence[str]]) -> None:
+    for axis, value in against.items():
+        if value not in axes.get(axis, ()):
+            raise DataError(
+                f"Rows cannot be compared with {axis} '{value}': expected one of "
+                f"{ {name: list(values) for name, values in axes.items()} }."
+            )
 
 
 def _check_alike(entries: Sequence[GridEntry]) -> None:
