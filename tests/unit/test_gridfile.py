@@ -86,6 +86,12 @@ def test_folds_are_pooled_unless_the_file_says_otherwise(write, text, pooled):
     assert load_grid(write(TEXT + text)).pooled == pooled
 
 
+def test_a_row_to_compare_with_is_one_that_the_grid_has(write):
+    assert load_grid(write(TEXT + "against: {loss: none}\n")).against == {"loss": "none"}
+    alone = "name: g\nbase: {}\nruns: [{name: a}, {name: b, set: {label_fraction: 1.0}}]\n"
+    assert load_grid(write(alone + "against: {run: a}\n")).against == {"run": "a"}
+
+
 def test_overrides_reach_the_base(write):
     points = points_of(write(TEXT), ["training.steps=5", "students.0.name=unet-s1"])
     assert {point.study.training.steps for point in points.values()} == {5}
@@ -180,6 +186,9 @@ def test_a_wrong_grid_is_answered(write, old, new, message):
         ("name: g\nbase: no.yaml\naxes: {}\n", r"Cannot read the study file '.*no\.yaml'"),
         (TEXT + "pool: [seed]\n", r"pool: No axis is called 'seed'\. There are: fold, loss"),
         (TEXT + "  - {name: all-labels}\n", "runs has a name twice"),
+        (TEXT + "against: {fold: 0}\n", r"against\.fold"),
+        (TEXT + "against: {fold: '0'}\n", r"against: No axis of the rows is called 'fold'"),
+        (TEXT + "against: {loss: non}\n", r"against: No value of it is called 'non'.*'none'"),
     ],
 )
 def test_a_grid_that_is_none_is_answered(write, text, message):

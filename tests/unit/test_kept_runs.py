@@ -77,8 +77,9 @@ def write_network(folder, ref, fold, loss, *, parameters):
         save_scores(scores.scores, place / "test" / "scores-largest-component.json")
 
 
-def write_grid(out, points=POINTS, **options):
+def write_grid(out, points=POINTS, against=None, **options):
     grid = {
+        "grid": {"against": against},
         "name": "losses",
         "description": "Which loss helps.",
         "hash": "0123456789abcdef",
@@ -231,7 +232,7 @@ def test_the_page_shows_a_grid_with_its_tables_and_note(out, tmp_path, script, m
     assert "6 patients are tested" in text
     assert "**loss-kl compact**, distilled against control (n = 6): Dice" in text
     assert "Chosen for compact: **loss-kl compact**." in text
-    assert "**Collapsed classes** (validation Dice under .05): loss-none compact, control," in text
+    assert "control, fold 0, seed 0: spleen (loss-none compact, loss-kl compact); control," in text
     assert text.endswith("What can be seen.\n")
     assert "<!--" not in text
 
@@ -250,6 +251,13 @@ def test_the_check_finds_an_old_table_and_an_old_page(out, tmp_path, script, mon
     assert call(script, monkeypatch, "--check") == 0
     (tmp_path / "results.md").write_text("# Results\n")
     assert call(script, monkeypatch, "--check") == 1
+
+
+def test_rows_are_compared_as_the_grid_file_says(tmp_path, script, monkeypatch):
+    write_grid(tmp_path / "out", against={"loss": "none"})
+    call(script, monkeypatch, tmp_path / "out", "abc1234")
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "**loss-kl compact**, distilled against distilled of loss-none compact (n = 6)" in text
 
 
 def test_tables_made_again_are_the_same_bytes(out, tmp_path, script, monkeypatch):

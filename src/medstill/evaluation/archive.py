@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from medstill.config import EvaluationConfig, Record, content_hash
 from medstill.errors import RunError
@@ -43,6 +43,13 @@ class GridFacts(BaseModel):
     against: dict[str, str] | None = None
     """Axis -> value of the row that all rows are compared with."""
     runs: tuple[GridRun, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_the_grid_file(cls, content: Any) -> Any:
+        """`grid.json` has `against` where the grid file has it."""
+        grid = content.get("grid") if isinstance(content, dict) else None
+        return {"against": grid.get("against"), **content} if isinstance(grid, dict) else content
 
 
 class GridRun(BaseModel):

@@ -135,7 +135,8 @@ def _row(row: Row, arms: Mapping[Arm, Group], config: EvaluationConfig) -> GridR
             f"{arm}, {unit}: {', '.join(entry.collapsed)}"
             for arm in order
             for unit, entry in sorted(arms[arm].items())
-            if entry.collapsed
+            # The filtered control is the control, which is named already.
+            if entry.collapsed and arm != "control+largest-component"
         ),
     )
 

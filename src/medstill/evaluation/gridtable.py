@@ -10,7 +10,7 @@ from medstill.evaluation.comparison import ClassSummary, ModelSummary
 from medstill.evaluation.gridrecords import GridGain, GridRow, GridSummary
 from medstill.evaluation.scores import Metric
 from medstill.evaluation.spread import Source
-from medstill.evaluation.statistics import Interval
+from medstill.evaluation.tabletext import NOTHING, interval_text, p_text, table_text
 
 METRICS: tuple[tuple[Metric, str, int], ...] = (
     ("dice", "Dice", 3),
@@ -20,7 +20,6 @@ METRICS: tuple[tuple[Metric, str, int], ...] = (
 TITLES = {metric: title for metric, title, _ in METRICS}
 DIGITS = {metric: digits for metric, _, digits in METRICS}
 SOURCES: tuple[Source, ...] = ("patient", "fold", "seed", "rest")
-NOTHING = "-"
 
 Facts = Mapping[str, Mapping[str, Any]]
 
@@ -93,15 +92,15 @@ def _clause(gain: GridGain) -> str:
     ends = f"{found.confidence:.0%} {found.low:+.{digits}f} to {found.high:+.{digits}f}{unit}"
     if gain.verdict != "no difference shown":
         size = f"{abs(found.mean):.{digits}f}{unit}"
-        return f"{what} {gain.verdict} by {size} ({ends}, p after Holm {_p(gain.p_holm)})"
+        return f"{what} {gain.verdict} by {size} ({ends}, p after Holm {p_text(gain.p_holm)})"
     hint = ""
     if gain.comparison.p_value < 1 - found.confidence:
-        hint = f", by itself p {_p(gain.comparison.p_value)}"
+        hint = f", by itself p {p_text(gain.comparison.p_value)}"
     elif gain.detectable is not None:
         hint = f", detectable {gain.detectable:.{digits}f}{unit}"
     return (
         f"{what} no difference shown ({found.mean:+.{digits}f}{unit}, {ends}, p after Holm "
-        f"{_p(gain.p_holm)}{hint})"
+        f"{p_text(gain.p_holm)}{hint})"
     )
 
 
@@ -161,12 +160,12 @@ def _models(
     for line in lines:
         model = line.model
         cells = [*_place(summary, line), model.student, model.arm, _parameters(line, facts)]
-        cells += [_interval(model.intervals.get(m), digits) for m, _, digits in METRICS]
+        cells += [interval_text(model.intervals.get(m), digits) for m, _, digits in METRICS]
         cells += [str(model.counts["missed"]), str(model.counts["invented"])]
         cells += [str(len(model.seeds)), str(model.n_patients)]
         rows.append(cells + ([_beside(line, beside)] if beside else []))
     left = len(_free(summary)) + 2
-    return _table(head + ([beside.title] if beside else []), rows, left)
+    return table_text(head + ([beside.title] if beside else []), rows, left)
 
 
 def _parameters(line: _Line, facts: Facts) -> str:
@@ -202,15 +201,15 @@ def _gains(summary: GridSummary) -> list[str]:
                 gain.row,
                 _versus(gain),
                 TITLES[gain.metric],
-                _interval(found.difference, digits, sign=True),
+                interval_text(found.difference, digits, sign=True),
                 f"{counts[0]} / {counts[1]} of {found.n}",
-                _p(found.p_value),
-                _p(gain.p_holm),
+                p_text(found.p_value),
+                p_text(gain.p_holm),
                 NOTHING if gain.detectable is None else f"{gain.detectable:.{digits}f}",
                 gain.verdict,
             ]
         )
-    return _table(head, rows, 3)
+    return table_text(head, rows, 3)
 
 
 def _mixed(summary: GridSummary) -> list[str]:
@@ -233,7 +232,7 @@ def _mixed(summary: GridSummary) -> list[str]:
             for source in sources
         ]
         rows.append([gain.row, _versus(gain), TITLES[gain.metric], *cells])
-    return _table(head, rows, 3)
+    return table_text(head, rows, 3)
 
 
 def _classes(summary: GridSummary, lines: Sequence[_Line]) -> list[str]:
@@ -246,7 +245,7 @@ def _classes(summary: GridSummary, lines: Sequence[_Line]) -> list[str]:
         + [_class(found) for found in line.model.classes]
         for line in lines
     ]
-    return _table(head, rows, len(_free(summary)) + 1)
+    return table_text(head, rows, len(_free(summary)) + 1)
 
 
 def _class(found: ClassSummary) -> str:
@@ -256,9 +255,13 @@ def _class(found: ClassSummary) -> str:
 
 
 def _remarks(summary: GridSummary) -> Iterator[str]:
-    died = [f"{row.name}, {text}" for row in summary.rows for text in row.collapsed]
+    died: dict[str, list[str]] = {}
+    for row in summary.rows:
+        for text in row.collapsed:
+            died.setdefault(text, []).append(row.name)
     if died:
-        yield "* **Collapsed classes** (validation Dice under .05): " + "; ".join(died) + "."
+        texts = "; ".join(f"{text} ({', '.join(rows)})" for text, rows in died.items())
+        yield f"* **Collapsed classes** (validation Dice under .05): {texts}."
     for gain in summary.gains:
         if gain.unpaired and gain.metric == "dice":
             yield (
@@ -273,25 +276,3 @@ def _remarks(summary: GridSummary) -> Iterator[str]:
 def _versus(gain: GridGain, between: str = " - ") -> str:
     other = f" of {gain.control_row}" if gain.control_row != gain.row else ""
     return f"{gain.arm}{between}{gain.control}{other}"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _interval(interval: Interval | None, digits: int, *, sign: bool = False) -> str:
-    if interval is None:
-        return NOTHING
-    form = f"{'+' if sign else ''}.{digits}f"
-    mean, low, high = (
-        format(value, form) for value in (interval.mean, interval.low, interval.high)
-    )
-    return f"{mean} ({low} to {high})"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """A table whose first `left` columns are words and the others numbers."""
-    rule = ["---" if index < left else "---:" for index in range(len(head))]
-    return [f"| {' | '.join(head)} |", f"|{'|'.join(rule)}|"] + [
-        f"| {' | '.join(row)} |" for row in rows
-    ]

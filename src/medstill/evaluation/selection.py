@@ -15,6 +15,7 @@ from medstill.errors import DataError, RunError
 from medstill.evaluation.comparison import Arm
 from medstill.evaluation.gridrecords import GridEntry
 from medstill.evaluation.pooling import Row, Unit, place_of
+from medstill.evaluation.tabletext import NOTHING, table_text
 from medstill.runs import read_json, write_json
 
 CHOSEN = "chosen"
@@ -134,18 +135,14 @@ def nested_entries(
 def selection_markdown(selection: Selection) -> str:
     """The candidates as a Markdown table, best first, and what was chosen."""
     folds = list(dict.fromkeys(fold for c in selection.candidates for fold in c.by_fold))
-    lines = [
-        f"| student | row | mean validation Dice | {' | '.join([*folds, 'networks'])} |",
-        f"|---|---|{'---:|' * (len(folds) + 2)}",
-    ]
+    head = ["student", "row", "mean validation Dice", *folds, "networks"]
+    rows = []
     for one in selection.candidates:
-        cells = [f"{one.by_fold[f]:.3f}" if f in one.by_fold else "-" for f in folds]
         name = one.row + (f" (lacks {'; '.join(one.lacking)})" if one.lacking else "")
-        lines.append(
-            f"| {one.student} | {name} | {one.mean:.3f} | {' | '.join([*cells, str(one.n)])} |"
-        )
+        cells = [f"{one.by_fold[f]:.3f}" if f in one.by_fold else NOTHING for f in folds]
+        rows.append([one.student, name, f"{one.mean:.3f}", *cells, str(one.n)])
     chosen = [f"* Chosen for {choice.student}: **{choice.row}**." for choice in selection.choices]
-    return "\n".join([*lines, "", *chosen]) + "\n"
+    return "\n".join([*table_text(head, rows, 2), "", *chosen]) + "\n"
 
 
 def save_selection(selection: Selection, path: Path) -> None:

@@ -11,6 +11,7 @@ axes:
 runs:                                          # further runs, or instead of axes
   - {name: all-labels, set: {label_fraction: 1.0}}
 pool: [fold]
+against: {loss: none}                          # every row is compared with this one as well
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from medstill.errors import ConfigError, unknown_name
 from medstill.studyfile import override, problems_error, problems_of, read_yaml
 
 NAME = r"^[a-z0-9][a-z0-9.-]*$"
+RUN_AXIS = "run"
+"""The axis on which the runs by themselves lie."""
 POOLED = ("fold", "seed")
 """Axes of these names are pooled unless the file says otherwise."""
 
@@ -86,6 +89,8 @@ class Grid(Record):
     """Further runs, each by itself."""
     pool: tuple[str, ...] | None = None
     """Axes whose runs are one row of the tables; without it `fold` and `seed`."""
+    against: dict[Name, str] | None = None
+    """Axis -> name of the value of a row that all rows are compared with, beside their controls."""
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
@@ -97,7 +102,19 @@ class Grid(Record):
         for name in self.pool or ():
             if name not in self.axes:
                 raise ValueError(f"pool: {unknown_name('axis', name, self.axes)}")
+        self._check_against()
         return self
+
+    def _check_against(self) -> None:
+        values = {name: tuple(axis.changes()) for name, axis in self.axes.items()}
+        rows = {name: found for name, found in values.items() if name not in self.pooled}
+        if self.runs and not self.axes:
+            rows[RUN_AXIS] = tuple(run.name for run in self.runs)
+        for axis, value in (self.against or {}).items():
+            if axis not in rows:
+                raise ValueError(f"against: {unknown_name('axis of the rows', axis, rows)}")
+            if value not in rows[axis]:
+                raise ValueError(f"against: {unknown_name('value of it', value, rows[axis])}")
 
     @property
     def pooled(self) -> tuple[str, ...]:

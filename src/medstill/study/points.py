@@ -11,11 +11,8 @@ from pydantic import ValidationError
 
 from medstill.config import NOT_DECIDING, Study, content_hash
 from medstill.errors import ConfigError, unknown_name
-from medstill.study.gridfile import Changes, Grid
+from medstill.study.gridfile import RUN_AXIS, Changes, Grid
 from medstill.studyfile import problems_error, problems_of, set_value
-
-RUN_AXIS = "run"
-"""The axis on which the runs by themselves lie."""
 
 
 @dataclass(frozen=True)
