@@ -40,6 +40,14 @@ def test_the_table_holds_every_row_with_the_patients_of_both_folds(out):
     assert "57," in text
 
 
+def test_rows_are_compared_as_the_grid_file_says(out):
+    content = json.loads((out / "grid.json").read_text(encoding="utf-8"))
+    content["grid"]["against"] = {"loss": "none"}
+    (out / "grid.json").write_text(json.dumps(content))
+    between = [g for g in write_table(out).gains if g.control_row != g.row]
+    assert {(g.row, g.control_row) for g in between} == {("loss-kl unet-s1", "loss-none unet-s1")}
+
+
 def test_the_page_of_a_study_shows_its_table(out):
     write_table(out)
     page = pipeline.report(out).read_text(encoding="utf-8")

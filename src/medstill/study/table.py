@@ -66,6 +66,7 @@ def write_table(root: Path) -> GridSummary:
         found.entries,
         first.evaluation,
         missing=found.missing,
+        against=grid.grid.get("against"),
     )
     facts = facts_of_rows(summary, found)
     failures = {
