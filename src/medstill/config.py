@@ -384,6 +384,9 @@ class EngineConfig(Record):
     Another number can change the last digits of sums, and so of weights."""
     loader_workers: int = Field(default=0, ge=0)
     """Processes that load data for each training; 0 loads in the training process."""
+    loggers: tuple[Literal["csv", "tensorboard", "mlflow", "wandb"], ...] = ("csv", "tensorboard")
+    """Where losses and scores are logged beside the history, in the folder of each training. MLflow
+    uses `MLFLOW_TRACKING_URI` if that is set; W&B stays offline unless `WANDB_MODE` is."""
     gradient_norms_every: NonNegativeInt = 0
     """Steps between two logs of the norm of each weighted term's gradient; 0 never asks for it."""
 

@@ -120,7 +120,7 @@ def test_logs_and_history_hold_every_term_by_name(trained, tmp_path, ref):
     expected = {f"train/{name}" for name in TERMS[ref]}
     with (tmp_path / "run" / "csv" / "from-step-0" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    named = {"validation/dice", "validation/dice/liver", "validation/dead_classes"}
+    named = {"validation/dice", "validation/dice_by_class/liver", "validation/dead_classes"}
     assert expected | named <= set(rows[0])
     assert all(rows[0][name] for name in expected)
     history = read_json(tmp_path / "run" / "history.json")

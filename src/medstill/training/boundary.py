@@ -144,7 +144,8 @@ class Boundary(pl.Callback):
             100 * entry["data_wait_share"],
         )
         by_class = entry.get("dice_by_class", {})
-        values = {f"validation/dice/{name}": v for name, v in by_class.items()}
+        # Not below `validation/dice`: a store of files has no file and folder of one name.
+        values = {f"validation/dice_by_class/{name}": v for name, v in by_class.items()}
         if by_class:
             values["validation/dice"] = entry["dice"]
             values["validation/dead_classes"] = float(len(entry["dead"]))

@@ -24,6 +24,7 @@ from medstill.training.cache import rows_of
 from medstill.training.cachefill import answer
 from medstill.training.frozen import Said
 from medstill.training.layers import tapped_layers
+from medstill.training.loggers import check_loggers
 from medstill.training.tasks import Place, Task
 from medstill.training.teaching import (
     PRETRAINING,
@@ -63,7 +64,9 @@ def check_networks(study: Study, preparation: Preparation) -> None:
     Raises:
         UnknownNameError: A network, loss or layer that does not exist.
         ConfigError: A patch size that a network cannot take.
+        MissingExtraError: The package of a logger is not installed.
     """
+    check_loggers(study.engine)
     _check_names(study)
     teacher = build_teacher(study, preparation)
     if study.teacher.training.head_prior:

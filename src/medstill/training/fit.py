@@ -9,14 +9,11 @@ generator state, and its loop counters differ after a resume at an epoch's end.
 from __future__ import annotations
 
 import logging
-import shutil
 import warnings
 from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.warnings import PossibleUserWarning
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from medstill.errors import RunError
@@ -24,6 +21,7 @@ from medstill.training import checkpoint
 from medstill.training.boundary import Boundary, FitPlan, FitResult, result_of
 from medstill.training.checkpoint import BEST, LAST, Best
 from medstill.training.learner import Learner
+from medstill.training.loggers import Place, begin_loggers, end_loggers
 from medstill.training.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -32,7 +30,8 @@ log = logging.getLogger(__name__)
 def fit(task: nn.Module, plan: FitPlan) -> FitResult:
     """Train until the recipe's last step and leave the best weights in `task.network`.
 
-    Writes `last.ckpt`, `best.ckpt`, `history.json`, CSV and TensorBoard logs to `plan.folder`.
+    Writes `last.ckpt`, `best.ckpt`, `history.json` and the logs of `plan.engine.loggers` to
+    `plan.folder`.
 
     Raises:
         TrainingError: A loss that is not finite.
@@ -53,7 +52,11 @@ def fit(task: nn.Module, plan: FitPlan) -> FitResult:
             )
             # Lightning 2.6 with torch 2.13; torch marks the call that it makes as deprecated.
             warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
-            _trainer(plan, start, Boundary(plan, state)).fit(learner)
+            trainer = _trainer(plan, start, Boundary(plan, state))
+            try:
+                trainer.fit(learner)
+            finally:
+                end_loggers(trainer.loggers)
     best = checkpoint.load(plan.folder / BEST)
     network: nn.Module = task.network  # type: ignore[assignment]
     network.load_state_dict(best["network"])
@@ -83,14 +86,8 @@ def _previous(plan: FitPlan) -> dict[str, Any] | None:
 def _trainer(plan: FitPlan, start: int, boundary: Boundary) -> pl.Trainer:
     engine = plan.engine
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    version = f"from-step-{start}"
-    for kind in ("csv", "tensorboard"):
-        # Left by a run that was killed before its next boundary: these steps are done again.
-        rank_zero_only(shutil.rmtree)(plan.folder / kind / version, ignore_errors=True)
-    loggers = [
-        CSVLogger(plan.folder, name="csv", version=version),
-        TensorBoardLogger(plan.folder, name="tensorboard", version=version),
-    ]
+    # Left by a run that was killed before its next boundary: these steps are done again.
+    loggers = begin_loggers(engine, Place(plan.name, plan.folder, f"from-step-{start}"))
     progress = Progress(plan.folder, plan.source.recipe.steps, start)
     return pl.Trainer(
         accelerator=engine.accelerator,
