@@ -130,6 +130,28 @@ def table(out: StudyFolder) -> None:
 
 
 @app.command()
+def select(
+    out: StudyFolder,
+    test: Annotated[
+        bool, typer.Option("--test", help="Then judge the choice by the test patients.")
+    ] = False,
+) -> None:
+    """Choose a row by the validation patients; writes selection.json and selection.md.
+
+    No test score is read without --test. With it, the row that each fold's validation patients
+    chose is scored on that fold's test patients: what the whole procedure is worth.
+    """
+    from medstill import terminal, terminal_study
+    from medstill.study.choosing import choose, judge
+
+    console = terminal.console()
+    selection = choose(out)
+    terminal_study.show_selection(console, out, selection)
+    if test:
+        terminal_study.show_rows(console, judge(out, selection))
+
+
+@app.command()
 def clean(
     out: StudyFolder,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without a question.")] = False,

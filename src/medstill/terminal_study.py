@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from medstill.evaluation.grid import GridSummary
+    from medstill.evaluation.selection import Selection
     from medstill.study.checking import Checked
     from medstill.study.cleaning import Leftover
     from medstill.study.status import GridState
@@ -49,7 +50,30 @@ def show_check(out: Console, found: Checked) -> None:
     )
 
 
+def show_selection(out: Console, folder: Path, selection: Selection) -> None:
+    """The candidates by their validation scores, and what was chosen."""
+    folds = list(dict.fromkeys(fold for one in selection.candidates for fold in one.by_fold))
+    table = new_table("row", "validation Dice", *folds, "networks")
+    for one in selection.candidates:
+        cells = [f"{one.by_fold[fold]:.3f}" if fold in one.by_fold else "-" for fold in folds]
+        table.add_row(one.row, f"{one.mean:.3f}", *cells, str(one.n))
+    out.print(table)
+    for one in selection.candidates:
+        if one.lacking:
+            text = f"{one.row} lacks {'; '.join(one.lacking)}: it cannot be chosen."
+            out.print(text, style="yellow", markup=False, soft_wrap=True)
+    for choice in selection.choices:
+        out.print(f"Chosen for {choice.student}: {choice.row}.", markup=False, soft_wrap=True)
+    out.print(f"Selection: {folder / 'selection.md'}", soft_wrap=True)
+
+
 def show_table(out: Console, folder: Path, summary: GridSummary) -> None:
+    """The rows of a grid, its comparisons, what is missing, and where the table is."""
+    show_rows(out, summary)
+    out.print(f"Table: {folder / 'table.md'}", soft_wrap=True)
+
+
+def show_rows(out: Console, summary: GridSummary) -> None:
     """The rows of a grid, its comparisons, and what is missing."""
     from medstill.evaluation.gridtable import sentences
 
@@ -73,7 +97,6 @@ def show_table(out: Console, folder: Path, summary: GridSummary) -> None:
     if summary.missing:
         text = f"{len(summary.missing)} not scored yet: {', '.join(summary.missing)}."
         out.print(text, style="yellow", markup=False, soft_wrap=True)
-    out.print(f"Table: {folder / 'table.md'}", soft_wrap=True)
 
 
 def show_leftovers(out: Console, folder: Path, found: Sequence[Leftover]) -> None:
