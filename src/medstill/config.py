@@ -286,6 +286,16 @@ class TeacherConfig(Record):
     """What the network learns before, from images alone."""
     training: TrainingConfig = TrainingConfig()
     """The teacher's own recipe."""
+    folds: Later[int] = Field(default=0, ge=0)
+    """Teachers that each leave out one part of the training patients, and teach only cases that
+    they never saw; 0 is one teacher. It needs `distillation.cache` and no feature terms."""
+
+    @field_validator("folds")
+    @classmethod
+    def _none_or_several(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("teacher.folds is 1: expected 0 for one teacher, or at least 2")
+        return value
 
 
 class FeatureTermConfig(Record):
@@ -429,6 +439,24 @@ class Study(Record):
             raise ValueError(
                 f"distillation.cache is {self.distillation.cache}, but training.views is 0: only "
                 "what the teacher says of fixed views can be kept; set training.views, such as to 4"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _several_teachers_can_teach(self) -> Self:
+        folds, distillation = self.teacher.folds, self.distillation
+        if folds and distillation.cache == "off":
+            raise ValueError(
+                f"teacher.folds is {folds}, but distillation.cache is off: only the cache asks for "
+                "each case the teachers that never saw it; set training.views and "
+                "distillation.cache, such as to 4 and float16"
+            )
+        scales = [scale for scale, term in distillation.features.items() if term.weight]
+        if folds and scales:
+            raise ValueError(
+                f"teacher.folds is {folds}, but distillation.features has the terms "
+                f"{', '.join(scales)}: the features of several teachers have no mean; set "
+                "distillation.features to {} and learn from distillation.maps"
             )
         return self
 

@@ -90,7 +90,7 @@ def check(study: Study, data: AnyPath, *, skip_bad: bool = False) -> None:
     """
     data = Path(data)
     dataset = find_dataset(data, skip_bad=skip_bad)
-    check_division(dataset, study.split, study.label_fraction)
+    check_division(dataset, study.split, study.label_fraction, study.teacher.folds)
     training.check_networks(study, draft_preparation(dataset, study.data))
 
 

@@ -100,7 +100,8 @@ def train(out: Path, ref: ModelRef, resume: bool = True) -> dict[str, Any]:
     caches = cache_folder(out)
     material = training.Material(run.study, run.prepared, run.split, validate, resume, caches)
     if ref == TEACHER:
-        result = training.train_teacher(material, stage.folder, stage.key)
+        teach = training.train_teachers if run.study.teacher.folds else training.train_teacher
+        result = teach(material, stage.folder, stage.key)
     else:
         guide = load_network(run, TEACHER) if ref.arm in GUIDED else None
         result = training.train_student(material, ref, guide, stage.folder, stage.key)
@@ -114,6 +115,7 @@ def train(out: Path, ref: ModelRef, resume: bool = True) -> dict[str, Any]:
                 network_config(run.study, ref),
                 run.prepared.preparation,
                 reconstruction=ref == TEACHER and run.study.teacher.reconstruction.weight > 0,
+                members=run.study.teacher.folds if ref == TEACHER else 0,
             ),
         }
     )
@@ -149,7 +151,7 @@ def load_network(run: Opened, ref: ModelRef, *, finished: bool = True) -> Any:
         training_result(run, ref)
     preparation, folder = run.prepared.preparation, ref.folder(run.out)
     if ref == TEACHER:
-        return training.load_weights(training.build_teacher(run.study, preparation), folder)
+        return training.load_teacher(run.study, preparation, folder)
     return training.load_student(run.study, ref, preparation, folder)
 
 

@@ -1,6 +1,7 @@
 """Teacher and student networks, what they cost, and taps on their layers."""
 
 from medstill.networks.encoder_decoder import without_reconstruction
+from medstill.networks.ensemble import Ensemble, mean_logits
 from medstill.networks.facts import (
     NetworkFacts,
     ReceptiveField,
@@ -26,6 +27,7 @@ from medstill.networks.taps import Taps, layer_names, preset_layer, tap_channels
 __all__ = [
     "NETWORKS",
     "SCALES",
+    "Ensemble",
     "NetworkFacts",
     "Output",
     "ReceptiveField",
@@ -40,6 +42,7 @@ __all__ = [
     "known_names",
     "layer_names",
     "macs",
+    "mean_logits",
     "names_its_head",
     "parameters",
     "preset_layer",

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from medstill.networks.ensemble import Ensemble
 from medstill.networks.output import Output
 from medstill.networks.request import Request
 
@@ -90,6 +91,9 @@ class EncoderDecoder(nn.Module):
 
 def without_reconstruction(network: nn.Module) -> nn.Module:
     """The same network, sharing its weights, without the second decoder; others come back as is."""
+    if isinstance(network, Ensemble):
+        members = [without_reconstruction(member) for member in network.members]
+        return Ensemble(members).train(network.training)
     if not isinstance(network, EncoderDecoder) or network.reconstruction is None:
         return network
     single = EncoderDecoder(

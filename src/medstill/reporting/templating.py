@@ -19,6 +19,7 @@ FILTERS = {
     "plural": wording.plural,
     "p_text": wording.p_text,
     "plain": wording.plain,
+    "teachers": wording.teachers,
     "gain_text": wording.change_text,
     "interval_text": wording.interval_text,
     "arm_name": wording.arm_name,

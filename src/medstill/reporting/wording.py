@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from medstill.config import Study
 from medstill.reporting.gridrecords import GridGain
 from medstill.reporting.records import Facts, Gain, Interval
 
@@ -92,6 +93,12 @@ def plural(count: int, noun: str) -> str:
     ('1 seed', '3 seeds')
     """
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def teachers(study: Study) -> str:
+    """What the intervals do not cover, as words: the teacher, or the ensemble of teachers."""
+    folds = study.teacher.folds
+    return f"one ensemble of {folds} teachers" if folds else "one teacher"
 
 
 def change_text(gain: Gain, seeds: int) -> str:

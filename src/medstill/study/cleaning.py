@@ -99,8 +99,11 @@ def _of_folder(folder: Path, *, used: bool, over: bool) -> Iterator[tuple[Path, 
 def _of_network(
     folder: Path, kind: str, *, weights: bool, over: bool
 ) -> Iterator[tuple[Path, str]]:
-    for name in CHECKPOINTS[:1] if weights else CHECKPOINTS:
-        yield folder / name, f"checkpoint of a finished {kind}"
+    names = CHECKPOINTS[:1] if weights else CHECKPOINTS
+    # One of several teachers has a folder of its own in the teacher's.
+    for home in (folder, *sorted(folder.glob("fold-*"))):
+        for name in names:
+            yield home / name, f"checkpoint of a finished {kind}"
     yield folder / TEST / "predictions", f"masks predicted by a finished {kind}"
     if over:
         yield folder / "cache", "what a teacher said of the fixed views"

@@ -185,9 +185,10 @@ def _training(folder: Path, listed: Listed, name: str, *, running: bool) -> Trai
 
 
 def _progress(folder: Path) -> dict[str, Any]:
-    path = folder / PROGRESS_FILE
+    # A pre-training, or one of several teachers, reports from a folder inside the teacher's.
+    paths = [path for path in (folder, *folder.glob("*/")) if (path / PROGRESS_FILE).exists()]
     try:
-        return dict(read_json(path)) if path.exists() else {}
+        return dict(read_json(paths[0] / PROGRESS_FILE)) if paths else {}
     except RunError:
         # It ended between the two looks.
         return {}

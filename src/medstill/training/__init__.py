@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         build_network,
         build_teacher,
         load_student,
+        load_teacher,
         load_weights,
         student_config,
         student_key,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from medstill.training.checkpoint import weights_hash
     from medstill.training.costs import Estimate, check_networks, estimate, taught_images
     from medstill.training.facts import network_facts, network_table
+    from medstill.training.folds import train_teachers
     from medstill.training.inference import (
         logits_function,
         reconstruction_function,
@@ -36,6 +38,7 @@ __all__ = [
     "check_networks",
     "estimate",
     "load_student",
+    "load_teacher",
     "load_weights",
     "logits_function",
     "network_facts",
@@ -48,6 +51,7 @@ __all__ = [
     "teacher_key",
     "train_student",
     "train_teacher",
+    "train_teachers",
     "weights_hash",
 ]
 
@@ -57,6 +61,7 @@ _HOMES = {
         "build_network",
         "build_teacher",
         "load_student",
+        "load_teacher",
         "load_weights",
         "student_config",
         "student_key",
@@ -66,6 +71,7 @@ _HOMES = {
     "checkpoint": ("weights_hash",),
     "costs": ("Estimate", "check_networks", "estimate", "taught_images"),
     "facts": ("network_facts", "network_table"),
+    "folds": ("train_teachers",),
     "inference": ("logits_function", "reconstruction_function", "set_threads"),
     "teaching": ("train_teacher",),
 }

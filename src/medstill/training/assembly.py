@@ -12,7 +12,7 @@ from torch import nn
 
 from medstill.config import NetworkConfig, StudentConfig, Study, content_hash, deciding
 from medstill.losses import Objective
-from medstill.networks import build, without_reconstruction
+from medstill.networks import Ensemble, build, without_reconstruction
 from medstill.networks.taps import tap_channels
 from medstill.refs import GUIDED, ModelRef
 from medstill.training import checkpoint
@@ -28,7 +28,7 @@ from medstill.training.prior import start_from_frequencies
 from medstill.training.seeds import torch_seed
 from medstill.training.tasks import StudentTask
 from medstill.volumes.records import Preparation, Split
-from medstill.volumes.splits import without_labels
+from medstill.volumes.splits import out_of_fold, teacher_splits, without_labels
 from medstill.volumes.store import PreparedSet
 
 
@@ -104,6 +104,22 @@ def load_student(study: Study, ref: ModelRef, preparation: Preparation, folder: 
     return without_reconstruction(load_weights(network, folder))
 
 
+def load_teacher(study: Study, preparation: Preparation, folder: Path) -> nn.Module:
+    """The trained teacher in eval mode; the mean of several where the study has folds.
+
+    Raises:
+        RunError: A checkpoint is missing or damaged.
+    """
+    homes = [folder / fold_name(number) for number in range(study.teacher.folds)]
+    found = [load_weights(build_teacher(study, preparation), home) for home in homes or [folder]]
+    return Ensemble(found).eval() if homes else found[0]
+
+
+def fold_name(number: int) -> str:
+    """Folder of one of several teachers in the teacher's, and a part of its name."""
+    return f"fold-{number}"
+
+
 def load_weights(network: nn.Module, folder: Path) -> nn.Module:
     """Load the chosen weights of a finished training into `network` and set it to eval mode.
 
@@ -116,13 +132,17 @@ def load_weights(network: nn.Module, folder: Path) -> nn.Module:
 
 def teacher_key(study: Study, prepared_hash: str, split: Split) -> dict[str, object]:
     """All that decides the teacher."""
-    return {
+    key: dict[str, object] = {
         "stage": "teacher",
         "teacher": deciding(study.teacher),
         "seed": study.seeds[0],
         "prepared": prepared_hash,
         "cases": content_hash([split.train, split.validation]),
     }
+    if study.teacher.folds:
+        parts = teacher_splits(split, study.teacher.folds, study.split.seed)
+        key["parts"] = content_hash([part.train for part in parts])
+    return key
 
 
 def student_key(study: Study, ref: ModelRef, prepared_hash: str, split: Split) -> dict[str, object]:
@@ -170,7 +190,9 @@ def train_student(
     source = student_source(material, ref)
     if teacher and study.distillation.cache != "off":
         caches = material.caches or folder / "cache"
-        cache = filled_cache(study, student_config(study, ref), teacher, source, caches)
+        folds, seed = study.teacher.folds, study.split.seed
+        who = out_of_fold(split, folds, seed) if folds else None
+        cache = filled_cache(study, student_config(study, ref), teacher, source, caches, who)
         source = replace(source, cache=cache)
     plan = plan_of(material, ref.name, source, folder, key)
     return fit(task, replace(plan, teacher=guide))

@@ -130,7 +130,7 @@ class Boundary(pl.Callback):
         return {
             "dice": mean,
             "dice_by_class": dice_by_class,
-            "dead": list(_dead(dice_by_class)),
+            "dead": list(dead_classes(dice_by_class)),
         }
 
     def _log(self, trainer: pl.Trainer, learner: Learner, entry: dict[str, Any]) -> None:
@@ -212,7 +212,7 @@ def result_of(folder: Path, best: Best) -> FitResult:
             f"'{path}' should hold the validation of step {best.step}, which chose '{BEST}', but "
             "does not. Delete its folder and train again."
         )
-    return FitResult(best, history, _dead(chosen[0].get("dice_by_class", {})))
+    return FitResult(best, history, dead_classes(chosen[0].get("dice_by_class", {})))
 
 
 def _state(entry: Mapping[str, Any]) -> str:
@@ -227,5 +227,6 @@ def _fate(name: str, history: Sequence[Mapping[str, Any]]) -> str:
     return f"{name} (alive until step {lived[-1]})" if lived else f"{name} (not alive so far)"
 
 
-def _dead(dice_by_class: dict[str, float]) -> tuple[str, ...]:
+def dead_classes(dice_by_class: Mapping[str, float]) -> tuple[str, ...]:
+    """The classes that count as collapsed."""
     return tuple(name for name, dice in dice_by_class.items() if dice < COLLAPSED_DICE)

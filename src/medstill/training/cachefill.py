@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from medstill.config import StudentConfig, Study, content_hash
 from medstill.losses.places import LEAST_STRIDE
+from medstill.networks import Ensemble
 from medstill.training.cache import CaseName, Rows, ViewCache, rows_of
 from medstill.training.checkpoint import weights_hash
 from medstill.training.data import PatchSamples, SampleSource
@@ -28,8 +29,17 @@ FORMAT = 1
 """Counts up when files of the same key would hold something else."""
 
 
+Answering = Mapping[str, tuple[int, ...]]
+"""Case -> which members of an ensemble answer for it."""
+
+
 def filled_cache(
-    study: Study, student: StudentConfig, teacher: nn.Module, source: SampleSource, folder: Path
+    study: Study,
+    student: StudentConfig,
+    teacher: nn.Module,
+    source: SampleSource,
+    folder: Path,
+    answering: Answering | None = None,
 ) -> ViewCache:
     """The cache of all views of a source below `folder`; what is missing is computed now.
 
@@ -42,14 +52,15 @@ def filled_cache(
         teacher: A trained teacher.
         source: The cases and the recipe.
         folder: Folder of caches; each has a folder of its own in it.
+        answering: Members of the teacher, an `Ensemble`, that answer for each case of the source
+            and for no other; None lets the teacher as a whole answer.
 
     Raises:
         StorageError: The disk is full or not writable.
     """
     layers = _layers(study, student)
-    cache = ViewCache(folder / _key(study, layers, teacher, source))
-    frozen = FrozenTeacher(teacher, layers, reduced=True)
-    filler = _Filler(study, frozen, source)
+    cache = ViewCache(folder / _key(study, layers, teacher, source, answering))
+    filler = _Filler(study, _Teachers(teacher, layers, answering), source)
     cache.fill(filler.wanted(), filler.rows)
     return cache
 
@@ -76,7 +87,13 @@ def _kept(view: TeacherView, numbers: str) -> dict[str, Tensor]:
     }
 
 
-def _key(study: Study, layers: Mapping[str, str], teacher: nn.Module, source: SampleSource) -> str:
+def _key(
+    study: Study,
+    layers: Mapping[str, str],
+    teacher: nn.Module,
+    source: SampleSource,
+    answering: Answering | None,
+) -> str:
     prepared = open_set(source.root)
     recipe = source.recipe
     return content_hash(
@@ -90,16 +107,36 @@ def _key(study: Study, layers: Mapping[str, str], teacher: nn.Module, source: Sa
             "prepared": [prepared.data_hash, prepared.preparation.model_dump(mode="json")],
             "views": [recipe.views, recipe.foreground_share],
             "augmentation": recipe.augmentation.model_dump(mode="json"),
+            **({"answering": dict(answering)} if answering else {}),
         }
     )
+
+
+class _Teachers:
+    """The teacher, or of an ensemble those of its members that answer for a case."""
+
+    def __init__(
+        self, teacher: nn.Module, layers: Mapping[str, str], answering: Answering | None
+    ) -> None:
+        self._teacher = teacher
+        self._layers = layers
+        self._answering = answering
+
+    def answering_for(self, case: str) -> FrozenTeacher:
+        """Who answers for a case."""
+        network = self._teacher
+        if self._answering is not None:
+            assert isinstance(network, Ensemble)
+            network = Ensemble([network.members[n] for n in self._answering[case]])
+        return FrozenTeacher(network, self._layers, reduced=True)
 
 
 class _Filler:
     """Computes the rows of a case."""
 
-    def __init__(self, study: Study, teacher: FrozenTeacher, source: SampleSource) -> None:
+    def __init__(self, study: Study, teachers: _Teachers, source: SampleSource) -> None:
         self.numbers = study.distillation.cache
-        self.teacher = teacher
+        self.teachers = teachers
         self.recipe = source.recipe
         self.samples = PatchSamples(source)
         self.series = self.samples.series()
@@ -109,7 +146,6 @@ class _Filler:
             precision=source.recipe.precision,  # type: ignore[arg-type]
         )
         self.place = Place(self.fabric.device, source.spatial_dims)
-        teacher.to(self.place.device, self.place.memory_format)
 
     def wanted(self) -> dict[CaseName, int]:
         """Views of every case."""
@@ -119,6 +155,8 @@ class _Filler:
         """The rows of a case, batch by batch."""
         case, kinds = self.series[name]
         size, views = self.recipe.batch_size, len(kinds)
+        teacher = self.teachers.answering_for(name.case)
+        teacher.to(self.place.device, self.place.memory_format)
         log.info("the teacher looks at %d views of case %s", views, name.case)
         for start in range(0, views, size):
             # The last batch is filled up from the beginning: every batch has the same size.
@@ -129,6 +167,6 @@ class _Filler:
             ]
             image_BC, label_B = (torch.stack(parts) for parts in zip(*pairs, strict=True))
             with self.fabric.autocast():
-                view = self.teacher(self.place.put(image_BC))
+                view = teacher(self.place.put(image_BC))
             said = {name: part.cpu() for name, part in _kept(view, self.numbers).items()}
             yield rows_of(image_BC, label_B, said)[: views - start]

@@ -177,7 +177,7 @@ def _teacher_steps(study: Study, preparation: Preparation) -> tuple[dict[str, fl
         name = f"{TEACHER.name} {PRETRAINING}"
         step_s[name] = _step_s(first, preparation, recipe, recipe.batch_size)
         total_s += step_s[name] * before
-    return step_s, total_s
+    return step_s, total_s * max(1, study.teacher.folds)
 
 
 def _noise(preparation: Preparation, samples: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from medstill.config import NetworkConfig
@@ -12,9 +12,16 @@ from medstill.volumes.records import Preparation
 
 
 def network_facts(
-    config: NetworkConfig, preparation: Preparation, *, reconstruction: bool = False
+    config: NetworkConfig,
+    preparation: Preparation,
+    *,
+    reconstruction: bool = False,
+    members: int = 0,
 ) -> dict[str, Any]:
-    """Parameters, multiply-adds of one input of the patch size, and receptive field."""
+    """Parameters, multiply-adds of one input of the patch size, and receptive field.
+
+    With `members` they are those of so many networks of the kind together.
+    """
     facts = describe(
         config,
         spatial_dims=preparation.spatial_dims,
@@ -23,6 +30,13 @@ def network_facts(
         size=preparation.patch_zyx[3 - preparation.spatial_dims :],
         reconstruction=reconstruction,
     )
+    if members:
+        facts = replace(
+            facts,
+            name=f"{members} x {facts.name}",
+            parameters=members * facts.parameters,
+            macs=members * facts.macs,
+        )
     return asdict(facts)
 
 

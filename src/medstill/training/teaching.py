@@ -44,12 +44,17 @@ PRETRAINING = "pretraining"
 """Folder of the pre-training in the teacher's, and a part of its name."""
 
 
-def train_teacher(material: Material, folder: Path, key: Mapping[str, object]) -> FitResult:
-    """Train the teacher on all training patients, pre-trained before if the study says so."""
+def train_teacher(
+    material: Material, folder: Path, key: Mapping[str, object], name: str = TEACHER.name
+) -> FitResult:
+    """Train a teacher on all training patients, pre-trained before if the study says so.
+
+    `name` is its name in the log.
+    """
     study = material.study
     task = teacher_task(study, material.preparation)
     if study.teacher.pretraining.steps:
-        adopt(task.network, pretrain(material, folder / PRETRAINING, key))
+        adopt(task.network, pretrain(material, folder / PRETRAINING, key, name))
     cases = material.split.train
     start_from_frequencies(task.network, study.teacher.training, material.prepared, cases)
     source = SampleSource(
@@ -59,7 +64,7 @@ def train_teacher(material: Material, folder: Path, key: Mapping[str, object]) -
         study.seeds[0],
         material.preparation.spatial_dims,
     )
-    return fit(task, plan_of(material, TEACHER.name, source, folder, key))
+    return fit(task, plan_of(material, name, source, folder, key))
 
 
 def teacher_task(study: Study, preparation: Preparation) -> TeacherTask:
@@ -141,7 +146,9 @@ def pretraining_task(study: Study, preparation: Preparation) -> PretrainingTask:
     return PretrainingTask(network, study.teacher.pretraining, study.seeds[0])
 
 
-def pretrain(material: Material, folder: Path, key: Mapping[str, object]) -> dict[str, Tensor]:
+def pretrain(
+    material: Material, folder: Path, key: Mapping[str, object], name: str = TEACHER.name
+) -> dict[str, Tensor]:
     """Train the reconstruction alone; a finished pre-training is read from its folder.
 
     Returns:
@@ -160,8 +167,8 @@ def pretrain(material: Material, folder: Path, key: Mapping[str, object]) -> dic
         unlabelled=tuple(sorted({*split.train, *split.unlabelled})),
         unlabelled_batch=recipe.batch_size,
     )
-    name = f"{TEACHER.name} {PRETRAINING}"
-    fit(task, plan_of(material, name, source, folder, {**key, "part": PRETRAINING}, scored=False))
+    key = {**key, "part": [key.get("part"), PRETRAINING] if "part" in key else PRETRAINING}
+    fit(task, plan_of(material, f"{name} {PRETRAINING}", source, folder, key, scored=False))
     return dict(task.network.state_dict())
 
 

@@ -19,7 +19,7 @@ from medstill.errors import SplitError
 from medstill.runs import read_json
 from medstill.volumes.records import CaseInfo
 
-PARTS_STREAM, VALIDATION_STREAM, STUDENT_STREAM = 0, 1, 2
+PARTS_STREAM, VALIDATION_STREAM, STUDENT_STREAM, TEACHER_STREAM = 0, 1, 2, 3
 """Separate streams of one seed, so that one draw does not move another."""
 
 Groups = Mapping[str, tuple[str, ...]]

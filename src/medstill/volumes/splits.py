@@ -11,7 +11,14 @@ from pydantic import ValidationError
 from medstill.config import SplitConfig
 from medstill.errors import RunError, SplitError
 from medstill.runs import read_json, write_json
-from medstill.volumes.division import DIVIDERS, STUDENT_STREAM, Parts, named_cases, shuffled
+from medstill.volumes.division import (
+    DIVIDERS,
+    STUDENT_STREAM,
+    TEACHER_STREAM,
+    Parts,
+    named_cases,
+    shuffled,
+)
 from medstill.volumes.records import CaseInfo, Dataset, Split
 
 
@@ -75,11 +82,13 @@ def make_split(
     return split
 
 
-def check_division(dataset: Dataset, config: SplitConfig, label_fraction: float) -> Split:
+def check_division(
+    dataset: Dataset, config: SplitConfig, label_fraction: float, folds: int = 0
+) -> Split:
     """Divide the patients of a data set that is not prepared yet, to see whether it can be done.
 
     Raises:
-        SplitError: As `make_split`.
+        SplitError: As `make_split`, and as `teacher_splits` for so many folds.
     """
     infos = [
         CaseInfo(
@@ -95,7 +104,9 @@ def check_division(dataset: Dataset, config: SplitConfig, label_fraction: float)
         )
         for case in dataset.cases
     ]
-    return make_split(infos, config, label_fraction, "not prepared", dataset.splits_file)
+    split = make_split(infos, config, label_fraction, "not prepared", dataset.splits_file)
+    teacher_splits(split, folds, config.seed)
+    return split
 
 
 def nested_fractions(
@@ -152,6 +163,43 @@ def without_labels(split: Split) -> tuple[str, ...]:
     return tuple(sorted({*split.train, *split.unlabelled} - set(split.student)))
 
 
+def teacher_splits(split: Split, folds: int, seed: int) -> tuple[Split, ...]:
+    """What each of several teachers trains on: all but its own part of the training patients.
+
+    The patients are dealt to as many parts as there are teachers. Cases without labels of a
+    patient who is left out are left out too.
+
+    Args:
+        split: The division of the run.
+        folds: Number of teachers.
+        seed: Of the order in which patients are dealt.
+
+    Raises:
+        SplitError: There are fewer training patients than teachers.
+    """
+    patients = {_patient(split, case) for case in split.train}
+    if folds > len(patients):
+        raise SplitError(
+            f"teacher.folds is {folds}: expected at least as many training patients, found "
+            f"{len(patients)}. Ask for fewer folds, or for more patients in split.train."
+        )
+    order = shuffled(patients, seed, TEACHER_STREAM)
+    return tuple(_without(split, set(order[part::folds])) for part in range(folds))
+
+
+def out_of_fold(split: Split, folds: int, seed: int) -> dict[str, tuple[int, ...]]:
+    """Case that can be taught -> numbers of the teachers that never saw its patient.
+
+    For a training patient that is one teacher; for a patient without labels it is all of them.
+    """
+    parts = teacher_splits(split, folds, seed)
+    seen = [{_patient(split, case) for case in part.train} for part in parts]
+    return {
+        case: tuple(n for n, patients in enumerate(seen) if _patient(split, case) not in patients)
+        for case in sorted({*split.train, *split.unlabelled})
+    }
+
+
 def demand_unlabelled(split: Split, references: Sequence[str]) -> None:
     """Demand images for the teacher's answers where a study asks for pseudo-labels.
 
@@ -196,6 +244,19 @@ def load_split(path: Path, data_hash: str) -> Split:
         )
     check_split(split)
     return split
+
+
+def _patient(split: Split, case: str) -> str:
+    return split.patients.get(case, case)
+
+
+def _without(split: Split, patients: set[str]) -> Split:
+    parts = ("train", "student", "unlabelled")
+    left = {
+        name: tuple(c for c in getattr(split, name) if _patient(split, c) not in patients)
+        for name in parts
+    }
+    return split.model_copy(update=left)
 
 
 def _demand_patients(patients: Sequence[str]) -> None:
