@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from medstill.study.runner import perform_job
 from medstill.study.schedule import Ended, OnFailure, work_through
 
 LOCAL = "local"
+ANSWER_S = 10.0
+"""How long a cluster may take to answer."""
 RETRIES = 3
 """How often a job is started again whose worker died; trainings go on at their checkpoint."""
 
@@ -108,8 +111,9 @@ class _Tasks:
 def _connected(ray: Any, address: str) -> Iterator[None]:
     local = {"num_cpus": cores(), "include_dashboard": False} if address == LOCAL else {}
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise RunError(
             f"No Ray cluster answers at '{address}': {error} Start one with 'ray start --head', "
             "or give --ray local."
@@ -118,6 +122,14 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Find out whether anybody listens: Ray ends the whole process when nobody does."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "//" not in host:
+        with socket.create_connection((host, int(port)), timeout=ANSWER_S):
+            pass
 
 
 def _perform_logged(job: Job, log_folder: Path, threads: int) -> None:
