@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -73,6 +73,30 @@ class IntensityConfig(Record):
     """Upper end of the CT window in HU, or upper percentile of an MR volume."""
 
 
+class Code(Record):
+    """A coded concept, as DICOM writes it."""
+
+    value: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
+    """The code, such as 78961009."""
+    scheme: str = Field(default="SCT", pattern=r"^[A-Z0-9_]{1,16}$")
+    """Designator of the coding scheme: `SCT` is SNOMED CT, `99...` is private."""
+    meaning: str = Field(pattern=r"^[^\\\x00-\x1f\x7f-\x9f]{1,64}$")
+    """What it stands for, in words."""
+
+
+class TermConfig(Record):
+    """What a class is called by others. What is left out stays as it is by the class's name."""
+
+    type: Code | None = None
+    """The structure."""
+    modifier: Code | None = None
+    """Narrows the type, such as its side."""
+    category: Code | None = None
+    """What kind of thing it is; an anatomical structure by default."""
+    colour: str | None = Field(default=None, pattern=r"^#[0-9a-fA-F]{6}$")
+    """Of its overlay: `#rrggbb`."""
+
+
 class DataConfig(Record):
     """What is read and how it is prepared."""
 
@@ -90,6 +114,9 @@ class DataConfig(Record):
     """Pixels or voxels of a training sample; slices are cropped or padded to it, never resized."""
     crop_to_body: bool = False
     """Whether a scan is cut to the box around its largest bright part and 10 mm more."""
+    terms: Later[dict[str, TermConfig]] = {}
+    """Class name -> its SNOMED CT code and colour in exported files and DICOM objects, where the
+    common organs' own will not do; changing them does not make it another study."""
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -483,9 +510,9 @@ class Study(Record):
         return self
 
 
-def deciding(record: Record, exclude: Collection[str] = ()) -> dict[str, Any]:
+def deciding(record: Record, exclude: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A record as plain JSON data for a hash: later keys at their default are left out."""
-    return record.model_dump(mode="json", exclude=set(exclude), context=_CAME_LATER)
+    return record.model_dump(mode="json", exclude=dict(exclude or {}), context=_CAME_LATER)
 
 
 def content_hash(content: Any) -> str:
@@ -496,8 +523,8 @@ def content_hash(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-NOT_DECIDING = {"engine", "description"}
-"""Keys of a study that do not decide its result."""
+NOT_DECIDING: dict[str, Any] = {"engine": True, "description": True, "data": {"terms": True}}
+"""Keys of a study that do not decide its result, as pydantic leaves them out."""
 
 
 def study_hash(study: Study) -> str:

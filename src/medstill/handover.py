@@ -16,6 +16,7 @@ from medstill.patches.grid import iterate_batches
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.scoring import SCORES_FILE, TEST
 from medstill.stages import Opened, load_network, training_result
+from medstill.volumes.terms import terms_of
 
 
 def students(study: Study, name: str | None) -> list[ModelRef]:
@@ -86,6 +87,7 @@ def contract_of(run: Opened, ref: ModelRef) -> deploy.Contract:
         preparation=run.prepared.preparation.model_copy(
             update={"seen": run.prepared.seen(run.split.train)}
         ),
+        terms=terms_of(run.prepared.preparation.classes, run.study.data.terms),
         training=deploy.Origin(study=study_hash(run.study), weights=result["weights"]),
         scores=_contract_scores(run, ref),
     )

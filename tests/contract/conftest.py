@@ -45,6 +45,7 @@ def model(monkeypatch):
     from medstill import deploy
     from medstill.deploy.contract import Contract, NetworkSummary, Origin
     from medstill.volumes.records import ChannelIntensity, Preparation
+    from medstill.volumes.terms import terms_of
 
     preparation = Preparation(
         spatial_dims=2,
@@ -56,6 +57,7 @@ def model(monkeypatch):
     found = Contract(
         network=NetworkSummary(name="bright", parameters=0, macs=0),
         preparation=preparation,
+        terms=terms_of(preparation.classes, {}),
         training=Origin(study="feedbeef", weights="deadbeef"),
     )
 

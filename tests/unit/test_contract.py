@@ -24,6 +24,7 @@ from medstill.deploy.contract import (
 )
 from medstill.errors import ModelFileError
 from medstill.volumes.records import ChannelIntensity, Preparation, Seen
+from medstill.volumes.terms import terms_of
 
 FILE = Path("model.onnx")
 
@@ -42,6 +43,7 @@ def contract(**changes):
     settings = {
         "network": NetworkSummary(name="compact", parameters=57_000, macs=10**9),
         "preparation": preparation,
+        "terms": terms_of(preparation.classes, {}),
         "training": Origin(study="0123456789abcdef", weights="fedcba9876543210"),
         "scores": Scores(dice=0.8, low=0.7, high=0.85, patients=7, dice_by_class={"spleen": 0.8}),
     }
@@ -81,7 +83,7 @@ def test_other_versions_are_refused_before_anything_else(version):
         content["contract_version"] = version
         content["network"] = "something new"
 
-    with pytest.raises(ModelFileError, match=r"contract version .*reads version 1") as caught:
+    with pytest.raises(ModelFileError, match=r"contract version .*reads version 2") as caught:
         read_contract(damaged(change), FILE)
     assert len(str(caught.value)) < 400
 
@@ -133,6 +135,10 @@ def setting(*keys_and_value):
         (setting("preparation", "seen", "intensity", []), "seen must have"),
         (setting("preparation", "intensity", 0, "kind", "magic"), "intensity 'magic'"),
         (setting("preparation", "orientation", "XYZ"), "orientation must be LPS"),
+        (setting("terms", []), "one for each of 2 foreground classes expected, found 0"),
+        (setting("terms", 0, "type", "value", "78961009; DROP"), "terms.0.type.value: "),
+        (setting("terms", 1, "type", "meaning", "a\\b"), "terms.1.type.meaning: "),
+        (setting("terms", 0, "colour_rgb", [0, 0, 256]), "terms.0.colour_rgb.2: "),
     ],
 )
 def test_wrong_entries_are_named(change, found):

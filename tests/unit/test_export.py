@@ -18,6 +18,7 @@ from medstill.deploy.segmentation import segment
 from medstill.errors import ModelFileError, ShapeError
 from medstill.networks import build, run
 from medstill.volumes.records import ChannelIntensity, Preparation
+from medstill.volumes.terms import terms_of
 
 CLASSES = ("background", "liver", "spleen", "aorta")
 
@@ -41,6 +42,7 @@ def contract(dims=2, channels=1, classes=2, patch=(1, 32, 48)):
             classes=CLASSES[:classes],
             patch_zyx=patch,
         ),
+        terms=terms_of(CLASSES[:classes], {}),
         training=Origin(study="feedbeef", weights="0123456789abcdef"),
     )
 

@@ -21,6 +21,7 @@ from medstill.errors import (
 )
 from medstill.volumes.io import read_image
 from medstill.volumes.records import ChannelIntensity, Preparation
+from medstill.volumes.terms import terms_of
 
 SPACING_XYZ = (1.0, 2.0, 3.0)
 SHAPE_ZYX = (17, 23, 31)
@@ -69,9 +70,11 @@ class FakeModel:
 
 
 def model(weights="0123456789abcdef", function=threshold, **changes):
+    prepared = preparation(**changes)
     contract = Contract(
         network=NetworkSummary(name="fake", parameters=0, macs=0),
-        preparation=preparation(**changes),
+        preparation=prepared,
+        terms=terms_of(prepared.classes, {}),
         training=Origin(study="feedbeef", weights=weights),
     )
     return FakeModel(contract, function)

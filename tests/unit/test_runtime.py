@@ -13,6 +13,7 @@ from medstill.deploy.contract import METADATA_KEY, Contract, NetworkSummary, Ori
 from medstill.deploy.runtime import load_model
 from medstill.errors import ModelFileError, ShapeError
 from medstill.volumes.records import ChannelIntensity, Preparation
+from medstill.volumes.terms import terms_of
 
 
 def contract(classes=("background", "a", "b"), channels=2):
@@ -25,6 +26,7 @@ def contract(classes=("background", "a", "b"), channels=2):
             classes=classes,
             patch_zyx=(1, 16, 24),
         ),
+        terms=terms_of(classes, {}),
         training=Origin(study="feedbeef", weights="0123456789abcdef"),
     )
 
@@ -119,7 +121,7 @@ def test_damaged_metadata_and_other_versions_are_refused(tmp_path):
         load_model(path)
     content = json.loads(contract().to_metadata()[METADATA_KEY])
     write(path, {METADATA_KEY: json.dumps({**content, "contract_version": 99})})
-    with pytest.raises(ModelFileError, match=r"has contract version '99', but .* reads version 1"):
+    with pytest.raises(ModelFileError, match=r"has contract version '99', but .* reads version 2"):
         load_model(path)
 
 

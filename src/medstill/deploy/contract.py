@@ -19,8 +19,9 @@ from medstill.errors import ModelFileError
 from medstill.volumes.geometry import ORIENTATION
 from medstill.volumes.intensity import INTENSITIES
 from medstill.volumes.records import Preparation
+from medstill.volumes.terms import Term
 
-CONTRACT_VERSION: Final = 1
+CONTRACT_VERSION: Final = 2
 """Raised whenever a file of the old version would be read wrongly."""
 
 METADATA_KEY: Final = "medstill.contract"
@@ -74,6 +75,8 @@ class Contract(Record):
     contract_version: int = CONTRACT_VERSION
     network: NetworkSummary
     preparation: Preparation
+    terms: tuple[Term, ...]
+    """Code and colour of each foreground class, in the order of the classes."""
     overlap: float = Field(default=0.5, ge=0.0, lt=1.0)
     """Share of a patch by which neighbouring patches overlap."""
     training: Origin
@@ -95,6 +98,12 @@ class Contract(Record):
         wrong = [text for holds, text in _demands(self.preparation) if not holds]
         if wrong:
             raise ValueError("preparation: " + "; ".join(wrong))
+        foreground = len(self.preparation.classes) - 1
+        if len(self.terms) != foreground:
+            raise ValueError(
+                f"terms: one for each of {foreground} foreground classes expected, found "
+                f"{len(self.terms)}"
+            )
         return self
 
 

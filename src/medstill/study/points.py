@@ -137,7 +137,7 @@ def _same(points: Sequence[Point]) -> Iterator[str]:
 
 def _deciding(study: Study) -> str:
     """Hash of what two runs must differ in."""
-    content = study.model_dump(mode="json", exclude={*NOT_DECIDING, "name"})
+    content = study.model_dump(mode="json", exclude={**NOT_DECIDING, "name": True})
     idle = ("folds", "fold") if study.split.kind == "fractions" else ("train", "test")
     for key in idle:
         del content["split"][key]

@@ -151,7 +151,7 @@ def student_key(study: Study, ref: ModelRef, prepared_hash: str, split: Split) -
     key: dict[str, object] = {
         "stage": "student",
         "arm": ref.arm,
-        "student": deciding(student, {"alias"}),
+        "student": deciding(student, {"alias": True}),
         "seed": ref.seed,
         "training": deciding(study.training),
         "prepared": prepared_hash,

@@ -28,6 +28,7 @@ from medstill.volumes.intensity import resolve, scale
 from medstill.volumes.labels import LabelMapping, apply_mapping, resolve_labels
 from medstill.volumes.records import Dataset, FloatArray, LabelArray, Preparation
 from medstill.volumes.resampling import resample_image, resample_label
+from medstill.volumes.terms import terms_of
 
 SpacingsZYX = Sequence[tuple[float, float, float]]
 
@@ -69,12 +70,14 @@ def resolve_preparation(
             "Set data.spacing_mm, or correct the images."
         )
     flat = data.spatial_dims == 2
+    classes = resolve_labels(dataset, data).classes
+    terms_of(classes, data.terms)  # they are needed at the end, and refused at the beginning
     return Preparation(
         spatial_dims=data.spatial_dims,
         spacing_zyx_mm=(None if flat else spacing[0], spacing[-2], spacing[-1]),
         intensity=resolve(data, dataset),
         crop_to_body=data.crop_to_body,
-        classes=resolve_labels(dataset, data).classes,
+        classes=classes,
         patch_zyx=(1 if flat else data.patch_size[0], y, x),
     )
 
