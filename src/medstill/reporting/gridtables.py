@@ -76,13 +76,17 @@ class Worst:
 
 
 def title_of(row: GridRow, leave_out: str = "") -> str:
-    """A row as a reader sees it.
+    """A row as a reader sees it; the student is named once.
 
     >>> title_of(GridRow(name="", values={"loss": "kl"}, student="compact", models=()))
     'loss kl · compact'
+    >>> title_of(GridRow(name="", values={"student": "compact"}, student="compact", models=()))
+    'student compact'
     """
     parts = [f"{axis} {value}" for axis, value in row.values.items() if axis != leave_out]
-    return " · ".join([*parts, row.student])
+    if not parts or row.student not in row.values.values():
+        parts.append(row.student)
+    return " · ".join(parts)
 
 
 def titles(summary: GridSummary) -> dict[str, str]:
