@@ -36,6 +36,8 @@ class Job:
     needs: tuple[str, ...] = ()
     folder: Path | None = None
     """The stage's folder. Jobs of several runs that have the same one are the same job."""
+    run: str = ""
+    """The first run of a study of many that needs it; it stands before what the job logs."""
 
 
 Perform = Callable[[Sequence[Job]], None]

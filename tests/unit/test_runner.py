@@ -56,6 +56,10 @@ def eat_memory():
     raise MemoryError
 
 
+def tell():
+    logging.getLogger("medstill.somewhere").info("students/compact/control/seed-0: step %d", 5)
+
+
 def die():
     os._exit(9)
 
@@ -209,3 +213,11 @@ def widest(jobs):
         if not any(needs[name] & chosen for name in chosen):
             most = max(most, len(chosen))
     return most
+
+
+def test_what_a_job_logs_names_its_run(tmp_path):
+    jobs = [Job("one", tell, (), run="fold-0_loss-kl"), Job("two", tell, (), ("one",))]
+    SideBySide(1, 1, tmp_path / "medstill.log")(jobs)
+    lines = (tmp_path / "medstill.log").read_text(encoding="utf-8").splitlines()
+    text = "students/compact/control/seed-0: step 5"
+    assert [line.split(" INFO ")[1] for line in lines] == [f"fold-0_loss-kl {text}", text]

@@ -3,6 +3,8 @@
 import copy
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -15,7 +17,7 @@ from medstill.runs import is_finished
 from medstill.study import GridOptions, expand, grid_status, run_grid
 from medstill.study.cleaning import leftovers
 from medstill.study.folder import run_folder
-from medstill.study.status import alive
+from medstill.study.lock import alone
 
 RATES = {"key": "training.learning_rate", "values": [0.002, 0.003]}
 CONTROL, DISTILLED = ModelRef("control", "unet-s1", 0), ModelRef("distilled", "unet-s1", 0)
@@ -227,9 +229,33 @@ def test_two_studies_share_their_networks(grid, phantom, tmp_path, monkeypatch):
 
 def test_a_shared_folder_is_used_by_one_study_at_a_time(grid, phantom, tmp_path):
     shared = tmp_path / "shared"
-    shared.mkdir()
-    with alive(shared), pytest.raises(RunError, match="Another study is being computed"):
+    with alone(shared), pytest.raises(RunError, match="shared' to be free, but another process"):
         run_all(grid(), phantom, tmp_path / "one", shared=shared)
+
+
+def test_a_folder_is_computed_into_by_one_process_at_a_time(finished, grid, phantom):
+    out, *_ = finished
+    with alone(out), pytest.raises(RunError, match="to be free, but another process computes"):
+        run_all(grid(), phantom, out)
+    assert len(run_all(grid(), phantom, out)[0].finished) == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGKILL")
+def test_a_killed_process_frees_its_folder_at_once(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from medstill.study.lock import alone\n"
+        "with alone(Path(sys.argv[1])): print('mine', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout.readline() == b"mine\n"
+            with pytest.raises(RunError, match="to be free"), alone(tmp_path):
+                raise AssertionError("two were let in")
+        finally:
+            other.kill()
+    with alone(tmp_path):
+        pass
 
 
 def test_a_study_with_networks_of_its_own_does_not_share_them_later(finished, grid, phantom):

@@ -6,6 +6,7 @@ runs/POINT/          a run folder each; what it shares stands there as a `.link`
 runs/POINT/failure.json   what went wrong in it at the last attempt
 shared/KIND-HASH/    prepared cases, networks and slices, by the hash of all that decides them;
                      `shared.link` in its place leads to a folder that several grids share
+lock                 held by the process that computes into the folder
 table.json, table.md, report.html
 """
 
@@ -23,6 +24,7 @@ from medstill.links import SUFFIX, follow, link
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.runs import check_run, is_finished, read_json, read_study, versions, write_json
 from medstill.study.gridfile import Grid
+from medstill.study.lock import LOCK_FILE
 from medstill.study.points import Point, axes_of
 
 GRID_FILE = "grid.json"
@@ -71,8 +73,8 @@ def run_folder(root: Path, name: str) -> Path:
     return root / RUNS / name
 
 
-def claim(root: Path, grid: Grid, points: Sequence[Point]) -> None:
-    """Take a folder for a grid, or find that it is that grid's; runs may be added to it.
+def check_folder(root: Path, grid: Grid, points: Sequence[Point]) -> None:
+    """Find whether a folder is a grid's, or may become it; runs may be added to it.
 
     Raises:
         RunError: It belongs to another grid or to something else, or one of its runs is another
@@ -85,12 +87,23 @@ def claim(root: Path, grid: Grid, points: Sequence[Point]) -> None:
                 f"'{root}' holds the study '{found.name}', not '{grid.name}'. Choose another "
                 "output folder."
             )
-    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+    elif root.exists() and (
+        not root.is_dir() or {one.name for one in root.iterdir()} - {LOCK_FILE}
+    ):
         raise RunError(
             f"'{root}' is not empty and holds no study of many runs. Choose a new output folder."
         )
     for point in points:
         check_run(run_folder(root, point.name), point.study)
+
+
+def claim(root: Path, grid: Grid, points: Sequence[Point]) -> None:
+    """Take a folder for a grid; call it alone in there.
+
+    Raises:
+        RunError: As `check_folder`.
+    """
+    check_folder(root, grid, points)
     listed = GridFolder(
         name=grid.name,
         description=grid.description,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,19 +16,22 @@ from medstill.study.checking import Checked, check_points, estimate_points
 from medstill.study.folder import (
     Failure,
     add_failure,
+    check_folder,
     claim,
     failures_of,
     forget_failures,
     is_complete,
     run_folder,
     share_with,
+    shared_folder,
 )
 from medstill.study.gridfile import Grid, load_grid
+from medstill.study.lock import alone
 from medstill.study.points import Point, expand, select
 from medstill.study.runner import LOG_FILE, SideBySide
 from medstill.study.schedule import Performer
 from medstill.study.sharing import Plan, plan, share_prepared, share_stages
-from medstill.study.status import alive, alone
+from medstill.study.status import alive
 from medstill.volumes.inspect import demand_sound
 from medstill.volumes.layouts import find_dataset
 from medstill.volumes.prepare import prepare as prepare_cases
@@ -86,7 +90,8 @@ def run_grid(
         Which runs are finished and what went wrong in the others.
 
     Raises:
-        MedstillError: The grid, the data or the folder are wrong, so that no run can start.
+        MedstillError: The grid, the data or the folder are wrong, or another process computes into
+            the folder, so that no run can start.
     """
     data, out, options = Path(data), Path(out), options or GridOptions()
     grid = grid if isinstance(grid, Grid) else load_grid(grid)
@@ -94,19 +99,31 @@ def run_grid(
     chosen = select(points, options.only)
     dataset = find_dataset(data, skip_bad=options.skip_bad)
     check_points(chosen, dataset)
-    claim(out, grid, points)
-    if options.shared is not None:
-        share_with(out, options.shared)
-    workers = _workers(points, options)
-    todo = [point for point in chosen if not is_complete(run_folder(out, point.name))]
-    ready = prepare_points(todo, Source(dataset, workers, options.skip_bad), out)
-    work = plan(out, ready, data, resume=options.resume)
-    if work.jobs:
-        threads = options.threads or points[0].study.engine.threads or max(1, cores() // workers)
-        on_this_machine = SideBySide(workers, threads, out / LOG_FILE)
-        with alive(out), alone(out):
-            (perform or on_this_machine)(work.jobs, Keeper(out, work))
+    # Before anything is written: the folder may be somebody else's.
+    check_folder(out, grid, points)
+    source = Source(dataset, _workers(points, options), options.skip_bad)
+    threads = options.threads or points[0].study.engine.threads
+    on_this_machine = SideBySide(
+        source.workers, threads or max(1, cores() // source.workers), out / LOG_FILE
+    )
+    with alone(out):
+        claim(out, grid, points)
+        if options.shared is not None:
+            share_with(out, options.shared)
+        with _alone_in_shared(out):
+            todo = [point for point in chosen if not is_complete(run_folder(out, point.name))]
+            ready = prepare_points(todo, source, out)
+            work = plan(out, ready, data, resume=options.resume)
+            if work.jobs:
+                with alive(out):
+                    (perform or on_this_machine)(work.jobs, Keeper(out, work))
     return outcome(out, chosen)
+
+
+def _alone_in_shared(out: Path) -> AbstractContextManager[None]:
+    """Keep a folder that several grids share to this one."""
+    shared = shared_folder(out)
+    return nullcontext() if shared.parent == out else alone(shared)
 
 
 def check_grid(grid: Grid, data: Path, options: GridOptions) -> Checked:

@@ -7,9 +7,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -137,7 +138,7 @@ def _death(job: Job) -> RunError:
 def perform_job(job: Job, log_file: Path) -> None:
     """Run a job in a worker; whatever goes wrong becomes an error that a person can act on."""
     try:
-        with storage_errors(log_file.parent):
+        with storage_errors(log_file.parent), _naming(job.run):
             job.function(*job.arguments)
     except MedstillError:
         raise
@@ -153,6 +154,27 @@ def perform_job(job: Job, log_file: Path) -> None:
             f"is in '{log_file}'. Finished work is kept: correct the cause and repeat the command, "
             "or report it with that file."
         ) from error
+
+
+@contextmanager
+def _naming(run: str) -> Iterator[None]:
+    """Put the name of a run before all that is logged meanwhile."""
+
+    def name(record: logging.LogRecord) -> bool:
+        if run and not hasattr(record, "run"):
+            # A record passes once a handler.
+            record.run = run
+            record.msg = f"{run} {record.msg}"
+        return True
+
+    handlers = list(logging.getLogger("medstill").handlers)
+    for handler in handlers:
+        handler.addFilter(name)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(name)
 
 
 def _begin_worker(threads: int, log_file: Path, parent: int) -> None:

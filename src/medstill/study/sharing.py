@@ -69,13 +69,15 @@ def plan(root: Path, points: Sequence[Point], data: Path, *, resume: bool = True
             if is_finished(job.folder):
                 continue
             needs = tuple(names[need] for need in job.needs if need in names)
-            mine = replace(job, name=f"{point.name} {job.name}", needs=needs)
+            full = f"{point.name} {job.name}"
+            mine = replace(job, name=full, needs=needs, run=point.name)
             name = jobs.setdefault(job.folder, mine).name
             names[job.name] = name
             users.setdefault(name, []).append(point.name)
         if names or not (run / COMPARISON_FILE).exists():
             name = f"{point.name} comparison"
             needs = tuple(names.values())
-            jobs[run / COMPARISON_FILE] = Job(name, pipeline.evaluate, (run, data), needs)
+            compare = Job(name, pipeline.evaluate, (run, data), needs, run=point.name)
+            jobs[run / COMPARISON_FILE] = compare
             users[name] = [point.name]
     return Plan(tuple(jobs.values()), {name: tuple(found) for name, found in users.items()})

@@ -19,7 +19,6 @@ from medstill.study.folder import (
     is_complete,
     read_grid,
     run_folder,
-    shared_folder,
 )
 from medstill.study.live import PROGRESS_FILE, Headline, View
 
@@ -70,26 +69,6 @@ class GridState(Record):
     def count(self, state: State) -> int:
         """Trainings in a state."""
         return sum(training.state == state for training in self.trainings.values())
-
-
-@contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Keep a folder that grids share to oneself: two of them would train the same network.
-
-    Raises:
-        RunError: Another grid is being computed into it.
-    """
-    shared = shared_folder(root)
-    if shared.parent == root:
-        yield
-        return
-    if is_alive(shared):
-        raise RunError(
-            f"Another study is being computed into '{shared}'. Repeat the command when it has "
-            f"ended; of one that was killed, {SILENCE_S:.0f} seconds after that."
-        )
-    with alive(shared):
-        yield
 
 
 @contextmanager
