@@ -11,7 +11,8 @@ import pytest
 import SimpleITK as sitk
 
 from medstill.errors import GeometryError, UnreadableFileError
-from medstill.volumes.dicom import list_series, read_series
+from medstill.volumes.dicom import choose_series, find_series
+from medstill.volumes.dicom import read_series as read_chosen
 from medstill.volumes.io import read_image
 
 pydicom = pytest.importorskip("pydicom", reason="the series are written with pydicom")
@@ -34,6 +35,10 @@ class Slice:
     intercept: float = -1024.0
     description: str = "venous"
     modality: str = "CT"
+
+
+def read_series(folder: Path, wanted: str | None = None) -> sitk.Image:
+    return read_chosen(choose_series(folder, wanted)).image
 
 
 def write(folder: Path, slices: list[Slice]) -> Path:
@@ -189,8 +194,8 @@ def test_several_series_must_be_chosen_from_and_no_person_is_named(tmp_path: Pat
     with pytest.raises(GeometryError, match=r"holds 2 series: expected one") as caught:
         read_series(folder)
     message = str(caught.value)
-    assert "1.2.3.1  CT  'venous'  5 files" in message
-    assert "1.2.3.2  CT  'native'  3 files" in message
+    assert "1.2.3.1  CT  'venous'  5 files, 5 slices" in message
+    assert "1.2.3.2  CT  'native'  3 files, 3 slices" in message
     assert "Doe" not in message
     assert "4711" not in message
     assert read_series(folder, "1.2.3.2").GetSize() == (COLUMNS, ROWS, 3)
@@ -199,7 +204,7 @@ def test_several_series_must_be_chosen_from_and_no_person_is_named(tmp_path: Pat
 
 
 def test_series_are_listed_with_their_files(tmp_path: Path) -> None:
-    found = list_series(_two_series(tmp_path))
+    found = find_series(_two_series(tmp_path))
     assert [(item.uid, item.description, item.modality, len(item.files)) for item in found] == [
         ("1.2.3.1", "venous", "CT", 5),
         ("1.2.3.2", "native", "CT", 3),
@@ -210,7 +215,7 @@ def test_other_files_and_segmentations_are_left_out(tmp_path: Path) -> None:
     write(tmp_path, series())
     write(tmp_path, [replace(series()[0], name="s.dcm", uid="1.2.3.7", modality="SEG")])
     (tmp_path / "notes.txt").write_text("no image")
-    assert [item.uid for item in list_series(tmp_path)] == ["1.2.3.1"]
+    assert [item.uid for item in find_series(tmp_path)] == ["1.2.3.1"]
 
 
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.97])

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from medstill.errors import GeometryError, UnreadableFileError, require
 from medstill.volumes.checks import check_file, check_spacing, is_dicom, quiet, readable, truncated
-from medstill.volumes.dicom import read_series
+from medstill.volumes.dicom import choose_series, read_series
 
 FLAT_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".gif")
 """Pictures. The resolution in them is meant for printing: their spacing is 1 in every axis."""
@@ -42,7 +42,7 @@ def load(path: Path) -> sitk.Image:
         GeometryError: It has four dimensions, or a spacing that is not positive.
     """
     if path.is_dir():
-        return read_series(path)
+        return read_series(choose_series(path)).image
     if not path.exists():
         raise UnreadableFileError(
             f"'{path}' does not exist: expected an image file or a DICOM folder. Check the name."
@@ -50,13 +50,16 @@ def load(path: Path) -> sitk.Image:
     with readable(path):
         _check_format(path)
         check_file(path)
+        dicom = suffix_of(path) == ".dcm" or is_dicom(path)
+    if dicom:
+        return read_series(choose_series(path)).image
     image = _read_gif(path) if suffix_of(path) == ".gif" else _read_itk(path)
     image = _without_alpha(_three_dimensional(image, path))
     if is_flat(path):
         image.SetSpacing((1.0, 1.0, 1.0))
         image.SetOrigin((0.0, 0.0, 0.0))
     check_spacing(path, image.GetSpacing())
-    # DICOM headers carry names and dates, which must go no further.
+    # Headers may carry names and dates, which must go no further.
     for key in image.GetMetaDataKeys():
         image.EraseMetaData(key)
     return image

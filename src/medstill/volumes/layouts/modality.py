@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from medstill.volumes.dicom import list_series
+from medstill.volumes.dicom import find_series
 from medstill.volumes.formats import is_flat
 from medstill.volumes.io import read_image
 
@@ -62,7 +62,7 @@ def guess_modality(path: Path) -> Guess:
         DataError: It cannot be read.
     """
     if path.is_dir():
-        by_tag = _BY_NAME.get(_word(next((s.modality for s in list_series(path)), "")))
+        by_tag = _BY_NAME.get(_word(next((s.modality for s in find_series(path)), "")))
         if by_tag:
             return Guess(by_tag, f"'{by_tag}' by the DICOM tag Modality")
     image = read_image(path)
