@@ -1,0 +1,244 @@
+"""The images that a label map was made from, as what is written about it must name them."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from pydicom import Dataset
+
+from medstill.errors import DataError, GeometryError, UnreadableFileError
+from medstill.volumes.checks import truncated
+from medstill.volumes.dicom_frames import frame_headers
+from medstill.volumes.dicom_headers import Slice, text_of
+from medstill.volumes.geometry import array_CZYX
+from medstill.volumes.grids import GRID_TOLERANCE
+from medstill.volumes.records import LabelArray
+
+_MAY_BE_EMPTY: Final = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "PositionReferenceIndicator",
+)
+"""What the standard demands, though without a value: scanners and anonymisers leave it out."""
+_NEEDED: Final = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+_OF_A_SLICE: Final = {
+    "position": "ImagePositionPatient",
+    "orientation": "ImageOrientationPatient",
+    "spacing": "PixelSpacing",
+}
+_READ: Final = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "Modality",
+    "Rows",
+    "Columns",
+    "SliceThickness",
+    *_NEEDED,
+    *_OF_A_SLICE.values(),
+)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One slice of the label map in the sources.
+
+    Attributes:
+        dataset: The object that holds the image of the slice, without its pixels.
+        path: Its file.
+        frame: Number of the frame from 0 in an object of many; None for a single slice.
+        z: Index of the slice in the label map.
+    """
+
+    dataset: Dataset
+    path: Path
+    frame: int | None
+    z: int
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The objects of a series and how a label map lies on them.
+
+    Attributes:
+        datasets: The objects in the order given, one a slice, or one of many frames. Attributes
+            that the standard demands are filled in where they are missing.
+        planes: Every slice, in the order of the objects or frames.
+        label: The label map.
+    """
+
+    datasets: tuple[Dataset, ...]
+    planes: tuple[Plane, ...]
+    label: sitk.Image
+
+    @property
+    def first(self) -> Dataset:
+        """The object that patient and study are copied from."""
+        return self.datasets[0]
+
+    def labels(self) -> LabelArray:
+        """The label map `(planes, Y, X)` in the order of `planes`."""
+        label_ZYX = array_CZYX(self.label)[0]
+        return np.ascontiguousarray(label_ZYX[[plane.z for plane in self.planes]], dtype=np.uint8)
+
+
+def read_sources(paths: Sequence[Path], label: sitk.Image) -> Sources:
+    """Read the headers of the images and find each slice of the label map among them.
+
+    Args:
+        paths: The files of the slices, or the one file of many frames.
+        label: The label map on their grid.
+
+    Raises:
+        UnreadableFileError: A file is truncated or damaged.
+        DataError: An object lacks what the standard demands.
+        GeometryError: The label map lies on another grid than the images.
+    """
+    datasets = [_read(path, whole=not index) for index, path in enumerate(paths)]
+    for dataset, path in zip(datasets, paths, strict=True):
+        _complete(dataset, path)
+    headers = [
+        (dataset, header)
+        for dataset, path in zip(datasets, paths, strict=True)
+        for header in _headers(dataset, path)
+    ]
+    places = [_index_of(header, label) for _, header in headers]
+    if sorted(places) != list(range(label.GetSize()[2])):
+        raise GeometryError(
+            f"The label map has {label.GetSize()[2]} slices: expected one for each of the "
+            f"{len(headers)} images of '{paths[0].parent}', found {len(set(places))} that "
+            "coincide with an image. Give the files that the image was read from."
+        )
+    planes = tuple(
+        Plane(dataset, header.path, header.frame, place)
+        for (dataset, header), place in zip(headers, places, strict=True)
+    )
+    for dataset in datasets:
+        _share(dataset, datasets[0])
+    return Sources(tuple(datasets), planes, label)
+
+
+@contextlib.contextmanager
+def describing(sources: Sequence[Path], kind: str) -> Iterator[None]:
+    """Turn what pydicom and highdicom refuse about a source into our error.
+
+    Their warnings are kept back: they are about the sources' own flaws, and quote patients' names.
+
+    Raises:
+        DataError: The sources break the standard in a way that the new object would inherit.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"No {kind} could be made for the images of '{sources[0].parent}': expected objects as "
+            f"the DICOM standard describes them, found: {error}. Write another format "
+            "(--format nifti), or have the series repaired."
+        ) from error
+
+
+def _read(path: Path, *, whole: bool) -> Dataset:
+    try:
+        dataset = pydicom.dcmread(
+            path,
+            stop_before_pixels=True,
+            force=True,
+            specific_tags=None if whole else list(_READ),
+        )
+        # Texts may be of another character set than that of what is written.
+        dataset.decode()
+    except FileNotFoundError as error:
+        raise UnreadableFileError(
+            f"'{path}' does not exist: expected the images that the label map was made from. "
+            "Check that the series is still in its place."
+        ) from error
+    except (OSError, ValueError, LookupError, AttributeError, NotImplementedError) as error:
+        raise truncated(path, "a whole DICOM object", str(error)[:200]) from error
+    return dataset
+
+
+def _complete(dataset: Dataset, path: Path) -> None:
+    meta = dataset.file_meta
+    dataset.SOPClassUID = dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
+    dataset.SOPInstanceUID = dataset.get("SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID")
+    missing = [
+        name for name in ("SOPClassUID", "SOPInstanceUID", *_NEEDED) if not dataset.get(name)
+    ]
+    if missing:
+        raise DataError(
+            f"'{path}' lacks {', '.join(missing)}: expected it in every DICOM image with a place "
+            "in space; without it nothing can refer to the image. Write another format "
+            "(--format nifti), or have the series repaired."
+        )
+    for name in _MAY_BE_EMPTY:
+        if name not in dataset:
+            setattr(dataset, name, None)
+
+
+def _headers(dataset: Dataset, path: Path) -> tuple[Slice, ...]:
+    if "NumberOfFrames" in dataset or "PerFrameFunctionalGroupsSequence" in dataset:
+        return frame_headers(dataset, path)
+    found = {name: dataset.get(keyword) for name, keyword in _OF_A_SLICE.items()}
+    tags = {name: text_of(value) for name, value in found.items() if value}
+    return (Slice(path, tags, (int(dataset.Columns), int(dataset.Rows), 1)),)
+
+
+def _index_of(header: Slice, label: sitk.Image) -> int:
+    """Which slice of the label map lies on an image.
+
+    Raises:
+        GeometryError: None does.
+    """
+    position = np.array(header.numbers("position", 3))
+    row, column = np.reshape(header.numbers("orientation", 6), (2, 3))
+    down_mm, across_mm = header.numbers("spacing", 2)
+    last_x, last_y = header.size[0] - 1, header.size[1] - 1
+    corners = (
+        ((0, 0), position),
+        ((last_x, 0), position + last_x * across_mm * row),
+        ((0, last_y), position + last_y * down_mm * column),
+    )
+    found = [label.TransformPhysicalPointToContinuousIndex(place.tolist()) for _, place in corners]
+    z: int = round(found[0][2])
+    apart = max(
+        float(np.abs(np.subtract(index, (*corner, z))).max())
+        for index, (corner, _) in zip(found, corners, strict=True)
+    )
+    if header.size[:2] != label.GetSize()[:2] or apart > GRID_TOLERANCE:
+        raise GeometryError(
+            f"The label map lies on another grid than '{header.path}' ({header.name}): expected "
+            f"{header.size[:2]} pixels and corners within {GRID_TOLERANCE:g} voxel, found "
+            f"{label.GetSize()[:2]} and {apart:.3g}. Give the label map in the geometry of the "
+            "images that it was made from."
+        )
+    return z
+
+
+def _share(dataset: Dataset, first: Dataset) -> None:
+    """Bring what all slices share to where it is looked for, in equal words."""
+    if "PerFrameFunctionalGroupsSequence" not in dataset:
+        dataset.ImageOrientationPatient = first.ImageOrientationPatient
+        return
+    own = dataset.PerFrameFunctionalGroupsSequence[0]
+    if not dataset.get("SharedFunctionalGroupsSequence"):
+        dataset.SharedFunctionalGroupsSequence = [Dataset()]
+    shared: Any = dataset.SharedFunctionalGroupsSequence[0]
+    for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        if name not in shared:
+            setattr(shared, name, own[name].value)
