@@ -220,9 +220,10 @@ def report(
 def info(model: Annotated[Path, typer.Argument(help="An exported .onnx file.")]) -> None:
     """Print what an exported file says about itself."""
     from medstill import terminal
-    from medstill.deploy.runtime import load_model
+    from medstill.deploy.metadata import contract_in, read_metadata
 
-    terminal.show_contract(terminal.console(), load_model(model).contract)
+    text = read_metadata(model)
+    terminal.show_model(terminal.console(), text, contract_in(text, model))
 
 
 @app.command()

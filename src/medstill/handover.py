@@ -54,7 +54,8 @@ def is_current(run: Opened, name: str, file: Path) -> bool:
     if not file.exists():
         return False
     try:
-        return deploy.load_model(file).contract == contract_of(run, chosen(run, name))
+        found = deploy.contract_in(deploy.read_metadata(file), file)
+        return found == contract_of(run, chosen(run, name))
     except ModelFileError:
         return False
 

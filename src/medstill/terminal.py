@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medstill.config import Study
     from medstill.deploy.contract import Contract
     from medstill.deploy.export import ExportReport
+    from medstill.deploy.metadata import ModelText
     from medstill.deploy.predict import CaseResult
     from medstill.evaluation.comparison import Gain, ModelSummary, Summary
     from medstill.evaluation.scores import ModelScores
@@ -182,9 +183,15 @@ def show_page(out: Console, page: Path) -> None:
     out.print(f"Report: {page}", soft_wrap=True)
 
 
-def show_contract(out: Console, contract: Contract) -> None:
-    """What an exported file says about itself."""
-    out.print_json(contract.model_dump_json())
+def show_model(out: Console, text: ModelText, contract: Contract) -> None:
+    """What an exported file says about itself, and what its graph is made of, as JSON."""
+    file = {
+        "bytes": text.size_bytes,
+        "opset": text.opset,
+        "stored_numbers": text.weights,
+        "operators": text.operators,
+    }
+    out.print_json(data={"file": file, **contract.model_dump(mode="json")})
 
 
 def show_networks(out: Console, rows: Sequence[tuple[NetworkFacts, str]]) -> None:

@@ -1,10 +1,15 @@
+import ast
 import os
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from medstill.errors import RunError
+import medstill
+from medstill.config import NetworkConfig
+from medstill.errors import ConfigError, RunError
+from medstill.networks import build, foreign
 from medstill.runs import write_json
 from medstill.training import checkpoint
 from medstill.training.boundary import result_of
@@ -31,6 +36,53 @@ def test_pickled_code_is_refused_and_not_run(tmp_path, monkeypatch):
     with pytest.raises(RunError, match=r"a\.ckpt' is damaged or holds more than plain tensors"):
         checkpoint.load(tmp_path / "a.ckpt")
     assert not (tmp_path / "pwned").exists()
+
+
+class LoadsAnything(nn.Module):
+    """A network of others whose constructor loads what it is given, code included."""
+
+    def __init__(self, in_channels, out_channels, weights):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1)
+        self.weights = torch.load(weights, weights_only=False)
+
+
+def test_code_pickled_with_weights_for_a_foreign_network_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(foreign, "_classes", lambda: {"LoadsAnything": LoadsAnything})
+    torch.save({"network": Malicious()}, tmp_path / "bad.pt")
+    torch.save({"w": torch.ones(2)}, tmp_path / "good.pt")
+
+    def built(name):
+        config = NetworkConfig(name="LoadsAnything", options={"weights": str(tmp_path / name)})
+        return build(config, spatial_dims=2, in_channels=1, out_channels=2)
+
+    with pytest.raises(ConfigError, match=r"'LoadsAnything' refuses its options \(.*UnpicklingErr"):
+        built("bad.pt")
+    assert not (tmp_path / "pwned").exists()
+    assert torch.equal(built("good.pt").weights["w"], torch.ones(2))
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
+def calls_in(source):
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def test_nothing_in_the_package_loads_pickled_code():
+    found = []
+    for source in sorted(Path(medstill.__file__).parent.rglob("*.py")):
+        assert "import pickle" not in source.read_text(encoding="utf-8")
+        for call in calls_in(source):
+            name = ast.unparse(call.func)
+            options = {word.arg: ast.unparse(word.value) for word in call.keywords}
+            if name in ("torch.load", "torch.hub.load_state_dict_from_url"):
+                found.append(name)
+                assert options.get("weights_only") == "True", source
+            if name == "np.load":
+                found.append(name)
+                assert options.get("allow_pickle") == "False", source
+    assert {"torch.load", "np.load"} <= set(found)
 
 
 def test_a_whole_module_is_refused(tmp_path):

@@ -131,6 +131,7 @@ def setting(*keys_and_value):
         (setting("preparation", "spacing_zyx_mm", [1, float("nan"), 1]), "spacing_zyx_mm"),
         (setting("preparation", "classes", ["one"]), "found 1 with 1 different"),
         (setting("preparation", "classes", ["a", "a"]), "found 2 with 1 different"),
+        (setting("preparation", "classes", ["a", "b\x1b[2J", "c"]), "no control characters"),
         (setting("preparation", "intensity", []), "1 to 64 channels expected, found 0"),
         (setting("preparation", "seen", "intensity", []), "seen must have"),
         (setting("preparation", "intensity", 0, "kind", "magic"), "intensity 'magic'"),

@@ -7,6 +7,7 @@ from medstill.lazy import lazy_names
 if TYPE_CHECKING:
     from medstill.deploy.contract import Contract, NetworkSummary, Origin, Scores
     from medstill.deploy.export import ExportReport, export_onnx
+    from medstill.deploy.metadata import ModelText, contract_in, read_metadata
     from medstill.deploy.predict import CaseResult, Model, PredictOptions, predict_path
     from medstill.deploy.prepared import map_prepared, segment_prepared
     from medstill.deploy.runtime import OnnxModel, load_model
@@ -17,6 +18,7 @@ __all__ = [
     "Contract",
     "ExportReport",
     "Model",
+    "ModelText",
     "Network",
     "NetworkSummary",
     "OnnxModel",
@@ -24,10 +26,12 @@ __all__ = [
     "PredictOptions",
     "Scores",
     "Segmentation",
+    "contract_in",
     "export_onnx",
     "load_model",
     "map_prepared",
     "predict_path",
+    "read_metadata",
     "segment",
     "segment_prepared",
 ]
@@ -35,6 +39,7 @@ __all__ = [
 _HOMES = {
     "contract": ("Contract", "NetworkSummary", "Origin", "Scores"),
     "export": ("ExportReport", "export_onnx"),
+    "metadata": ("ModelText", "contract_in", "read_metadata"),
     "predict": ("CaseResult", "Model", "PredictOptions", "predict_path"),
     "prepared": ("map_prepared", "segment_prepared"),
     "runtime": ("OnnxModel", "load_model"),

@@ -7,6 +7,7 @@ and no path.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from importlib import metadata as packages
 from pathlib import Path
@@ -16,9 +17,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from medstill.config import Fraction, Record
 from medstill.errors import ModelFileError
-from medstill.volumes.geometry import ORIENTATION
 from medstill.volumes.intensity import INTENSITIES
-from medstill.volumes.records import Preparation
+from medstill.volumes.records import ORIENTATION, Preparation
 from medstill.volumes.terms import Term
 
 CONTRACT_VERSION: Final = 2
@@ -27,6 +27,9 @@ CONTRACT_VERSION: Final = 2
 METADATA_KEY: Final = "medstill.contract"
 
 INTENDED_USE: Final = "Research use only, not a medical device."
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Characters that a terminal takes for commands."""
 
 MOST_CHARACTERS: Final = 1_000_000
 MOST_CLASSES: Final = 255
@@ -191,6 +194,10 @@ def _demands(preparation: Preparation) -> list[tuple[bool, str]]:
             2 <= len(classes) <= MOST_CLASSES and len(set(classes)) == len(classes),
             f"2 to {MOST_CLASSES} different classes expected, found {len(classes)} with "
             f"{len(set(classes))} different names",
+        ),
+        (
+            not any(_CONTROL.search(name) for name in classes),
+            "class names must have no control characters",
         ),
         (
             1 <= channels <= MOST_CHANNELS,

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from medstill.deploy.contract import Contract
 from medstill.deploy.graph import add_metadata, forget_sources, save, set_sizes
-from medstill.deploy.runtime import INPUT_NAME, OUTPUT_NAME, OnnxModel, load_model
+from medstill.deploy.metadata import INPUT_NAME, OUTPUT_NAME
+from medstill.deploy.runtime import OnnxModel, load_model
 from medstill.errors import ModelFileError, ShapeError
 from medstill.networks import run
 from medstill.runs import atomic

@@ -9,11 +9,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from medstill.deploy.contract import Contract, read_contract
+from medstill.deploy.contract import Contract
+from medstill.deploy.metadata import INPUT_NAME, OUTPUT_NAME, contract_in, read_content, text_of
 from medstill.errors import ModelFileError, ShapeError
 
-INPUT_NAME: Final = "image"
-OUTPUT_NAME: Final = "logits"
 _SILENT: Final = 4
 
 
@@ -66,6 +65,8 @@ class OnnxModel:
 def load_model(path: Path | str, *, threads: int | None = None) -> OnnxModel:
     """Load a network written by `medstill export`.
 
+    The file is read once and looked at before onnxruntime gets its bytes.
+
     Args:
         path: The `.onnx` file.
         threads: Threads of one network call; None lets onnxruntime take the physical cores.
@@ -77,26 +78,19 @@ def load_model(path: Path | str, *, threads: int | None = None) -> OnnxModel:
     path = Path(path)
     if threads is not None and threads < 1:
         raise ModelFileError(f"threads must be 1 or more, or None for all cores; got {threads}.")
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise ModelFileError(
-            f"Expected a model file at '{path}', found {found}. "
-            "Give the .onnx file that 'medstill export' wrote."
-        )
-    session = _open(path, threads)
-    contract = read_contract(session.get_modelmeta().custom_metadata_map, path)
-    _check_fit(session, contract, path)
-    return OnnxModel(path, contract, session)
+    content = read_content(path)
+    contract = contract_in(text_of(content, path), path)
+    return OnnxModel(path, contract, _open(content, path, threads))
 
 
-def _open(path: Path, threads: int | None) -> Any:
+def _open(content: bytes, path: Path, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     options.log_severity_level = _SILENT
     try:
         return onnxruntime.InferenceSession(
-            str(path), sess_options=options, providers=["CPUExecutionProvider"]
+            content, sess_options=options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime's errors share no base class but this
         raise ModelFileError(
@@ -104,28 +98,6 @@ def _open(path: Path, threads: int | None) -> Any:
             f"{_first_line(error)}. Give the .onnx file that 'medstill export' wrote, or export "
             "it again if it was cut short."
         ) from error
-
-
-def _check_fit(session: Any, contract: Contract, path: Path) -> None:
-    found = (_signature(session.get_inputs()), _signature(session.get_outputs()))
-    rank = contract.preparation.spatial_dims + 2
-    channels = (contract.preparation.channels, contract.output_channels)
-    expected = tuple(
-        [(name, "tensor(float)", rank, count)]
-        for name, count in zip((INPUT_NAME, OUTPUT_NAME), channels, strict=True)
-    )
-    if found != expected:
-        raise ModelFileError(
-            f"The network inside '{path}' does not fit its medstill contract. Expected inputs and "
-            f"outputs (name, type, axes, channels) {expected}, found {found}. Export it again."
-        )
-
-
-def _signature(nodes: Any) -> list[tuple[str, str, int, Any]]:
-    return [
-        (node.name, node.type, len(node.shape), node.shape[1] if len(node.shape) > 1 else None)
-        for node in nodes
-    ]
 
 
 def _first_line(error: Exception) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Collection
-from typing import Any
+import os
+from collections.abc import Collection, Iterator
+from typing import Any, Final
 
 from torch import nn
 
@@ -17,6 +19,9 @@ PREFIX = "monai:"
 DIMS_PARAMETERS = ("spatial_dims", "dimensions")
 IN_PARAMETERS = ("in_channels", "n_input_channels", "num_channels", "in_chans")
 OUT_PARAMETERS = ("out_channels", "num_classes", "n_classes", "out_classes", "out_chans")
+
+_TENSORS_ONLY: Final = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+"""PyTorch's own switch, which holds whatever the code that loads says."""
 
 
 def names() -> tuple[str, ...]:
@@ -39,7 +44,8 @@ def find(name: str, *, ours: Collection[str] = ()) -> type[nn.Module]:
 def build(request: Request, *, ours: Collection[str] = ()) -> nn.Module:
     """Build a MONAI network; dimensions and channels are filled in under the names it gives them.
 
-    Weights are never downloaded unless the options ask for it with `pretrained: true`.
+    Weights are never downloaded unless the options ask for it with `pretrained: true`, and no code
+    that is pickled with them is ever run.
 
     Raises:
         UnknownNameError: MONAI has no such network.
@@ -53,7 +59,8 @@ def build(request: Request, *, ours: Collection[str] = ()) -> nn.Module:
         )
     arguments = _arguments(found, request)
     try:
-        return found(**arguments)
+        with _plain_weights_only():
+            return found(**arguments)
     # A network's constructor may refuse its arguments by any exception.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -61,6 +68,19 @@ def build(request: Request, *, ours: Collection[str] = ()) -> nn.Module:
             f"'{request.name}' refuses its options ({reason}). It was "
             f"given {arguments} and takes: {', '.join(_parameters(found))}."
         ) from error
+
+
+@contextlib.contextmanager
+def _plain_weights_only() -> Iterator[None]:
+    """Let PyTorch load tensors alone, also where MONAI's code would load anything."""
+    before = os.environ.get(_TENSORS_ONLY)
+    os.environ[_TENSORS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_TENSORS_ONLY]
+        if before is not None:
+            os.environ[_TENSORS_ONLY] = before
 
 
 def _classes() -> dict[str, type[nn.Module]]:

@@ -24,9 +24,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from medstill.errors import GeometryError, ShapeError
-from medstill.volumes.records import Geometry
+from medstill.volumes.records import ORIENTATION, Geometry
 
-ORIENTATION = "LPS"
 SAME_SPACING = 1e-3
 """Spacings that differ by less than this share are the same: nothing is resampled."""
 

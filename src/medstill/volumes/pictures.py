@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from medstill.config import IGNORE
 from medstill.errors import GeometryError
 from medstill.volumes.geometry import (
-    ORIENTATION,
     array_CZYX,
     canonical,
     geometry_of,
     spacing_zyx_mm,
 )
 from medstill.volumes.intensity import scale
-from medstill.volumes.records import ChannelIntensity, Preparation
+from medstill.volumes.records import ORIENTATION, ChannelIntensity, Preparation
 
 UNSCALED = "none"
 """The intensity that leaves values as they are; a picture still needs a range."""

@@ -18,6 +18,9 @@ from medstill.config import Record
 FloatArray = NDArray[np.floating]
 LabelArray = NDArray[np.uint8]
 
+ORIENTATION = "LPS"
+"""Axis codes of every prepared array's x, y, z axes; ITK's identity direction is LPS."""
+
 
 def pseudonym_of(name: str) -> str:
     """The same pseudonym for the same name everywhere.
@@ -101,8 +104,8 @@ class Preparation(Record):
     """The whole contract from a raw image to network input and back; stored with every model."""
 
     spatial_dims: int
-    orientation: str = "LPS"
-    """Axis codes of the prepared array's x, y, z axes; ITK's identity direction is LPS."""
+    orientation: str = ORIENTATION
+    """Axis codes of the prepared array's x, y, z axes."""
     spacing_zyx_mm: tuple[float | None, float, float]
     """Target spacing; None leaves that axis as it is (the slice axis in 2-D)."""
     intensity: tuple[ChannelIntensity, ...]

@@ -17,7 +17,6 @@ from pydantic import Field
 
 from medstill.config import Code, Record, TermConfig
 from medstill.errors import unknown_name
-from medstill.volumes.labels import BACKGROUND
 
 __all__ = ["PRIVATE_SCHEME", "TERMS", "Code", "Term", "term_of", "terms_of"]
 
@@ -154,7 +153,7 @@ def terms_of(classes: Sequence[str], chosen: Mapping[str, TermConfig]) -> tuple[
     Raises:
         UnknownNameError: A term is set for what is no foreground class.
     """
-    foreground = [name for name in classes if name != BACKGROUND]
+    foreground = classes[1:]
     for name in chosen:
         if name not in foreground:
             raise unknown_name("class in data.terms", name, foreground)
