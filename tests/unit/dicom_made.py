@@ -32,7 +32,7 @@ PLANS = {
 
 @dataclass(frozen=True)
 class Made:
-    """A series, a label map on it, and the SEG of both."""
+    """A series, a label map on it, and the object written of both."""
 
     sources: tuple[Path, ...]
     label: sitk.Image
@@ -49,16 +49,25 @@ class Made:
         return highdicom.seg.segread(self.path)
 
 
-def make(folder: Path, plan: Plan, *, frames: bool = False, classes: int = 2) -> Made:
-    """A SEG of a label map in which every voxel is drawn by itself."""
+def make(
+    folder: Path,
+    plan: Plan,
+    *,
+    frames: bool = False,
+    classes: int = 2,
+    write: str = "write_seg",
+    values: np.ndarray | None = None,
+) -> Made:
+    """An object of a label map in which every voxel is drawn by itself, if it is not given."""
     series = folder / "series"
     if frames:
         write_frames(series / "all.dcm", plan)
     else:
         write_series(series, plan)
     found = read_series(choose_series(series))
-    values = np.random.default_rng(7).integers(0, classes + 1, plan.size).astype(np.uint8)
-    label = sitk.GetImageFromArray(values)
+    if values is None:
+        values = np.random.default_rng(7).integers(0, classes + 1, plan.size)
+    label = sitk.GetImageFromArray(values.astype(np.uint8))
     label.CopyInformation(found.image)
-    path = dicom.write_seg(label, found.sources, contract(), folder / "seg.dcm")
+    path = getattr(dicom, write)(label, found.sources, contract(), folder / "made.dcm")
     return Made(found.sources, label, path)

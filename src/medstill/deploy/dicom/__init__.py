@@ -9,11 +9,13 @@ from medstill.errors import require
 from medstill.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from medstill.deploy.dicom.capture import write_capture
+    from medstill.deploy.dicom.rtstruct import write_rtstruct
     from medstill.deploy.dicom.seg import write_seg
 
-__all__ = ["write_seg"]
+__all__ = ["write_capture", "write_rtstruct", "write_seg"]
 
-_HOMES = {"write_seg": "seg"}
+_HOMES = {"write_capture": "capture", "write_rtstruct": "rtstruct", "write_seg": "seg"}
 _find = lazy_names(__name__, {name: f"{__name__}.{module}" for name, module in _HOMES.items()})
 
 

@@ -48,6 +48,22 @@ def heading(first: Dataset, contract: Contract, place: int, purpose: str) -> dic
     }
 
 
+def patient(first: Dataset) -> dict[str, Any]:
+    """Patient and study of an image, for objects that highdicom does not derive from one."""
+    return {
+        "study_instance_uid": first.StudyInstanceUID,
+        "patient_id": first.PatientID,
+        "patient_name": first.PatientName,
+        "patient_birth_date": first.PatientBirthDate,
+        "patient_sex": first.PatientSex,
+        "accession_number": first.AccessionNumber,
+        "study_id": first.StudyID,
+        "study_date": first.StudyDate,
+        "study_time": first.StudyTime,
+        "referring_physician_name": first.ReferringPhysicianName,
+    }
+
+
 def algorithm(contract: Contract) -> highdicom.AlgorithmIdentificationSequence:
     """Which network made it: name, version and the hashes of its training."""
     return highdicom.AlgorithmIdentificationSequence(

@@ -132,6 +132,16 @@ def read_sources(paths: Sequence[Path], label: sitk.Image) -> Sources:
     return Sources(tuple(datasets), planes, label)
 
 
+def reference(dataset: Dataset, frame: int | None = None) -> Dataset:
+    """How another object refers to an image, or to one of its frames (from 0)."""
+    found = Dataset()
+    found.ReferencedSOPClassUID = dataset.SOPClassUID
+    found.ReferencedSOPInstanceUID = dataset.SOPInstanceUID
+    if frame is not None:
+        found.ReferencedFrameNumber = frame + 1
+    return found
+
+
 @contextlib.contextmanager
 def describing(sources: Sequence[Path], kind: str) -> Iterator[None]:
     """Turn what pydicom and highdicom refuse about a source into our error.

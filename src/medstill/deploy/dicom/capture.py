@@ -1,0 +1,114 @@
+"""A preview of a label map as a DICOM Secondary Capture: any viewer shows it."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import SimpleITK as sitk
+from highdicom.sc import SCImage
+from numpy.typing import NDArray
+
+from medstill.deploy.contract import Contract
+from medstill.deploy.dicom.identity import heading, patient, save
+from medstill.deploy.dicom.picture import Entry, Picture, largest_slices, montage, tile
+from medstill.deploy.dicom.sources import Plane, Sources, describing, read_sources, reference
+from medstill.volumes.dicom_frames import read_frames
+from medstill.volumes.dicom_headers import Slice
+from medstill.volumes.dicom_pixels import read_pixels
+from medstill.volumes.geometry import array_CZYX
+from medstill.volumes.intensity import scale
+
+_TOWARDS: Final = {"L": "L", "R": "R", "P": "P", "A": "A", "S": "H", "I": "F"}
+
+
+def write_capture(
+    label: sitk.Image, sources: Sequence[Path], contract: Contract, path: Path
+) -> Path:
+    """Write a picture of a label map on its images as a Secondary Capture object.
+
+    It shows the slices in which the largest classes have their largest area, in the window that
+    the network saw, with outlines in colour and a legend with volumes in ml.
+
+    Args:
+        label: Class values in the geometry of the images.
+        sources: The files that the image was read from, see `volumes.dicom.read_series`.
+        contract: Of the network: names, colours, window, who made it.
+        path: The file to write.
+
+    Returns:
+        `path`.
+
+    Raises:
+        GeometryError: The label map lies on another grid than the images.
+        DataError: The images are damaged, or lack what the standard demands.
+        StorageError: The file cannot be written.
+    """
+    with describing(sources, "Secondary Capture"):
+        held = read_sources(sources, label)
+        shown = _shown(held)
+        made = SCImage(
+            pixel_array=_draw(held, shown, contract),
+            photometric_interpretation="RGB",
+            bits_allocated=8,
+            coordinate_system="PATIENT",
+            patient_orientation=_towards(label),
+            **patient(held.first),
+            **heading(held.first, contract, 3, "Preview"),
+        )
+        made.copy_patient_and_study_information(held.first)
+        made.BurnedInAnnotation, made.Laterality = "NO", None
+        made.DerivationDescription = contract.intended_use
+        made.SourceImageSequence = [reference(plane.dataset, plane.frame) for plane in shown]
+        return save(made, path)
+
+
+def _shown(held: Sources) -> list[Plane]:
+    by_z = {plane.z: plane for plane in held.planes}
+    return [by_z[z] for z in largest_slices(array_CZYX(held.label)[0])]
+
+
+def _draw(held: Sources, shown: Sequence[Plane], contract: Contract) -> Picture:
+    label_ZYX = array_CZYX(held.label)[0]
+    spacing = held.label.GetSpacing()
+    legend = _legend(label_ZYX, math.prod(spacing) / 1000.0, contract)
+    grays = _grays(shown, contract)
+    tiles = [
+        tile(gray_YX, np.asarray(label_ZYX[plane.z], dtype=np.uint8), spacing[1::-1], legend)
+        for plane, gray_YX in zip(shown, grays, strict=True)
+    ]
+    return montage(tiles, legend, contract.intended_use)
+
+
+def _grays(shown: Sequence[Plane], contract: Contract) -> NDArray[np.floating]:
+    """The shown slices `(planes, Y, X)` as the network sees them, between 0 and 1."""
+    if shown[0].frame is None:
+        raw = np.stack([array_CZYX(read_pixels([plane.path]))[0, 0] for plane in shown])
+    else:
+        whole = read_frames(Slice(shown[0].path, {}, (0, 0, 0)))
+        raw = array_CZYX(whole)[0][[plane.z for plane in shown]]
+    return np.clip(scale(raw, contract.preparation.intensity[0]), 0.0, 1.0)
+
+
+def _legend(label_ZYX: NDArray[Any], voxel_ml: float, contract: Contract) -> list[Entry]:
+    voxels = np.bincount(label_ZYX.ravel(), minlength=256)
+    names = contract.preparation.classes[1:]
+    return [
+        Entry(f"{_plain(name)[:22]}  {voxels[value] * voxel_ml:.1f} ml", term.colour_rgb)
+        for value, (name, term) in enumerate(zip(names, contract.terms, strict=True), start=1)
+    ]
+
+
+def _plain(name: str) -> str:
+    """The name in the letters of Pillow's own font."""
+    return unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+
+
+def _towards(label: sitk.Image) -> tuple[str, str]:
+    """Towards which side of the patient the rows and the columns of a slice run."""
+    code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(label.GetDirection())
+    return _TOWARDS[code[0]], _TOWARDS[code[1]]
