@@ -61,7 +61,9 @@ def write_capture(
             **heading(held.first, contract, 3, "Preview"),
         )
         made.copy_patient_and_study_information(held.first)
-        made.BurnedInAnnotation, made.Laterality = "NO", None
+        made.BurnedInAnnotation = "NO"
+        # Whether the body part is paired is unknown: demanded, though without a value.
+        made.add_new("Laterality", "CS", None)
         made.DerivationDescription = contract.intended_use
         made.SourceImageSequence = [reference(plane.dataset, plane.frame) for plane in shown]
         return save(made, path)

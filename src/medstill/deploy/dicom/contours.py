@@ -7,6 +7,7 @@ squares), so whoever fills it by the centres of voxels gets the mask back exactl
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 from contourpy import FillType, contour_generator
@@ -28,7 +29,8 @@ def outlines(mask_YX: NDArray[np.bool_]) -> list[Points]:
     """
     padded = np.pad(mask_YX, 1).astype(np.float64)
     generator = contour_generator(z=padded, fill_type=FillType.OuterOffset)
-    parts, offsets = generator.filled(0.5, 1.5)
+    filled: Any = generator.filled(0.5, 1.5)
+    parts, offsets = filled
     return [
         _joined([_corners(part[start:stop] - 1.0) for start, stop in itertools.pairwise(ends)])
         for part, ends in zip(parts, offsets, strict=True)
@@ -41,7 +43,8 @@ def _corners(closed: Points) -> Points:
     to_next = np.roll(ring, -1, axis=0) - ring
     to_here = np.roll(to_next, 1, axis=0)
     turns = to_here[:, 0] * to_next[:, 1] - to_here[:, 1] * to_next[:, 0]
-    return ring[turns != 0.0]
+    corners: Points = ring[turns != 0.0]
+    return corners
 
 
 def _joined(rings: list[Points]) -> Points:
