@@ -2,7 +2,8 @@
 
 The stages of a run, each also a command: `prepare`, `train_teacher`, `distill`, `evaluate`,
 `export`, `predict`, `report`; `run` does them all. A study comes from `load_study` or is a `Study`.
-`run_grid` runs a study of many runs, which `load_grid` reads.
+`run_grid` runs a study of many runs, which `load_grid` reads. `Segmenter` holds an exported network
+and segments files, images and arrays.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from medstill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from medstill.config import Study
+    from medstill.deploy.segmenter import Segmenter
     from medstill.errors import MedstillError
     from medstill.pipeline import (
         check,
@@ -46,6 +48,7 @@ _STAGES = (
 __all__ = [
     "GridOptions",
     "MedstillError",
+    "Segmenter",
     "Study",
     "check",
     "distill",
@@ -68,6 +71,7 @@ __getattr__ = lazy_names(
         **dict.fromkeys(_STAGES, "medstill.pipeline"),
         "GridOptions": "medstill.study.grid",
         "MedstillError": "medstill.errors",
+        "Segmenter": "medstill.deploy.segmenter",
         "Study": "medstill.config",
         "load_grid": "medstill.study.gridfile",
         "load_study": "medstill.studyfile",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medstill.cli_predict import predict
 from medstill.cli_study import app as study_app
 from medstill.errors import ConfigError, MedstillError
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 
 app.add_typer(study_app, name="study")
+app.command()(predict)
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
@@ -171,37 +173,6 @@ def export(
     from medstill import pipeline, terminal
 
     terminal.show_export(terminal.console(), pipeline.export(run_folder, output, student=student))
-
-
-@app.command()
-def predict(
-    model: Annotated[Path, typer.Argument(help="An exported .onnx file, or a run folder.")],
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="File, DICOM folder or folder.")],
-    target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="File or folder to write.")],
-    overlap: Annotated[
-        float | None, typer.Option(min=0.0, max=0.99, help="Overlap of neighbouring patches.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Patches of one network call.")] = 8,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all.")] = None,
-    probabilities: Annotated[bool, typer.Option(help="Write class probabilities too.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace outputs that exist.")] = False,
-) -> None:
-    """Segment new scans: labels in the geometry of the input, volumes in ml."""
-    from medstill import pipeline, terminal
-    from medstill.deploy.predict import PredictOptions
-
-    options = PredictOptions(overlap, batch_size, probabilities, overwrite)
-    console = terminal.console()
-    results = pipeline.predict(
-        model,
-        source,
-        target,
-        options=options,
-        threads=threads,
-        on_case=lambda result: terminal.show_case(console, result),
-    )
-    if any(result.error for result in results):
-        raise typer.Exit(2)
 
 
 @app.command()

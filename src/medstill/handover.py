@@ -11,11 +11,12 @@ import numpy as np
 
 from medstill import deploy, evaluation, training
 from medstill.config import Study, study_hash
-from medstill.errors import ModelFileError, unknown_name
+from medstill.errors import ConfigError, ModelFileError, unknown_name
 from medstill.patches.grid import iterate_batches
 from medstill.refs import TEACHER, ModelRef, student_refs
+from medstill.runs import cores
 from medstill.scoring import SCORES_FILE, TEST
-from medstill.stages import Opened, load_network, training_result
+from medstill.stages import Opened, load_network, open_prepared, training_result
 from medstill.volumes.terms import terms_of
 
 
@@ -70,6 +71,29 @@ class TrainedModel:
     def __call__(self, array: Any, /) -> Any:
         """Logits of a batch of prepared patches."""
         return self.network(array)
+
+
+def open_model(
+    model: Path, student: str | None, options: deploy.PredictOptions | None
+) -> deploy.Model:
+    """An exported file, or a network of a run folder, on the threads and device of `options`.
+
+    Raises:
+        ModelFileError: The file is not ours or damaged.
+        ConfigError: The device is not available.
+        RunError: The folder holds no run, or its training is not finished.
+    """
+    options = options or deploy.PredictOptions()
+    if not model.is_dir():
+        return deploy.load_model(model, threads=options.threads, device=options.device)
+    if options.device != "cpu":
+        raise ConfigError(
+            f"The device '{options.device}' is for exported files, but '{model}' is a run folder, "
+            "which predicts with PyTorch on the CPU. Export the network, or leave the device out."
+        )
+    opened = open_prepared(model)
+    training.set_threads(options.threads or cores())
+    return model_of_run(opened, chosen(opened, student))
 
 
 def model_of_run(run: Opened, ref: ModelRef) -> TrainedModel:

@@ -34,7 +34,7 @@ from medstill.volumes.splits import (
 from medstill.volumes.store import PreparedSet, demand_foreground
 
 if TYPE_CHECKING:
-    from medstill.deploy import CaseResult, ExportReport, Model, PredictOptions
+    from medstill.deploy import CaseResult, ExportReport, PredictOptions
     from medstill.evaluation import ModelScores, Summary
     from medstill.training import Estimate
 
@@ -260,7 +260,6 @@ def predict(
     target: AnyPath,
     *,
     student: str | None = None,
-    threads: int | None = None,
     options: PredictOptions | None = None,
     on_case: Callable[[CaseResult], None] | None = None,
 ) -> tuple[CaseResult, ...]:
@@ -271,8 +270,7 @@ def predict(
         source: What to segment.
         target: The file or folder to write; labels in the geometry of the input.
         student: Which network of a run folder, as in `export`.
-        threads: Threads of one network call; None takes all cores.
-        options: How; see `medstill.deploy.PredictOptions`.
+        options: How, and with what; see `medstill.deploy.PredictOptions`.
         on_case: Called with each result as it comes.
 
     Returns:
@@ -281,14 +279,8 @@ def predict(
     Raises:
         MedstillError: The model or a single input is wrong.
     """
-    model, source, target = Path(model), Path(source), Path(target)
-    if model.is_dir():
-        opened = stages.open_prepared(model)
-        training.set_threads(threads or cores())
-        loaded: Model = handover.model_of_run(opened, handover.chosen(opened, student))
-    else:
-        loaded = deploy.load_model(model, threads=threads)
-    return deploy.predict_path(loaded, source, target, options, on_case=on_case)
+    loaded = handover.open_model(Path(model), student, options)
+    return deploy.predict_path(loaded, Path(source), Path(target), options, on_case=on_case)
 
 
 def report(out: AnyPath) -> Path:

@@ -21,6 +21,7 @@ from medstill.stages import (
     training_key,
     training_result,
 )
+from medstill.volumes.components import largest_components
 from medstill.volumes.geometry import array_CZYX, geometry_of, spacing_zyx_mm
 from medstill.volumes.io import read_pair, write_image
 from medstill.volumes.labels import apply_mapping, resolve_labels
@@ -60,7 +61,7 @@ def score(out: Path, ref: ModelRef, data: Path) -> None:
         label_ZYX = array_CZYX(label)[0]
         found[SCORES_FILE].append(_case_score(run, case, truth, label_ZYX))
         if ref.arm == "control":
-            filtered = evaluation.largest_components(label_ZYX)
+            filtered = largest_components(label_ZYX)
             rows = found.setdefault(FILTERED_SCORES_FILE, [])
             rows.append(_case_score(run, case, truth, filtered))
     tolerance_mm = run.study.evaluation.nsd_tolerance_mm

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from medstill.config import Study
     from medstill.deploy.contract import Contract
     from medstill.deploy.export import ExportReport
+<<<<<<< HEAD
     from medstill.deploy.metadata import ModelText
     from medstill.deploy.predict import CaseResult
+=======
+>>>>>>> 08f16d1 (One Segmenter for files, images and arrays; scans are prepared and restored slab by slab in threads)
     from medstill.evaluation.comparison import Gain, ModelSummary, Summary
     from medstill.evaluation.scores import ModelScores
     from medstill.evaluation.statistics import Interval
@@ -164,18 +167,6 @@ def show_export(out: Console, report: ExportReport) -> None:
         f"{report.label_agreement:.4%} of {report.voxels} voxels, greatest logit difference "
         f"{report.largest_logit_difference:.2g}."
     )
-
-
-def show_case(out: Console, result: CaseResult) -> None:
-    """One predicted case."""
-    if result.error:
-        out.print(f"{result.case}: {result.error}", style="red", markup=False, soft_wrap=True)
-        return
-    volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in result.volumes_ml.items())
-    state = " (was there already)" if result.skipped else ""
-    out.print(f"{result.case}: {result.output}{state}: {volumes}", soft_wrap=True)
-    for text in result.warnings:
-        out.print(f"  warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
 
 def show_page(out: Console, page: Path) -> None:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from medstill.evaluation.postprocess import largest_components
 from medstill.evaluation.scores import score_case
 from medstill.evaluation.statistics import holm, paired_comparison
 from medstill.evaluation.surface import diagonal_mm, surface_distances
+from medstill.volumes.components import largest_components
 
 SHAPE = (4, 5, 7)
 SPACING = (3.0, 2.0, 1.0)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from medstill.config import AugmentationConfig
 from medstill.patches.augment import Augmentation, apply, draw
-from medstill.patches.grid import Stitcher, Tiling, covering, iterate_batches, sweep
+from medstill.patches.grid import Stitcher, covering, iterate_batches
+from medstill.patches.sweep import Tiling, sweep
 from medstill.patches.warp import sampling_matrix
 
 shapes = st.tuples(*[st.integers(1, 19)] * 3)

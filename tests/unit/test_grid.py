@@ -10,12 +10,11 @@ import pytest
 from medstill.errors import ShapeError
 from medstill.patches.grid import (
     Stitcher,
-    Tiling,
     covering,
     extract_padded,
     iterate_batches,
-    sweep,
 )
+from medstill.patches.sweep import Tiling, sweep
 
 
 def test_starts_worked_out_by_hand() -> None:

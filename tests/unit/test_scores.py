@@ -10,7 +10,6 @@ from medstill.config import EvaluationConfig
 from medstill.errors import DataError, GeometryError, LabelError, RunError, UnknownNameError
 from medstill.evaluation.comparison import Entry, load_summary, save_summary, summarise
 from medstill.evaluation.folders import score_folders
-from medstill.evaluation.postprocess import largest_components
 from medstill.evaluation.scores import (
     METRICS,
     CaseScore,
@@ -20,6 +19,7 @@ from medstill.evaluation.scores import (
     save_scores,
     score_case,
 )
+from medstill.volumes.components import largest_components
 
 SHAPE = (7, 11, 13)
 SPACING = (3.0, 2.0, 1.0)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medstill.deploy.segmentation import SLAB_PLANES, probabilities, segment, volumes_ml
+from medstill.deploy.restoring import SLAB_PLANES, probabilities
+from medstill.deploy.segmentation import SegmentOptions, segment, volumes_ml
 from medstill.errors import (
     DataError,
     ShapeError,
@@ -178,7 +179,7 @@ def test_probabilities_sum_to_one_and_agree_with_the_labels(classes):
     image = volume((classes - 1) * l_shape(), DIRECTIONS["RAS"])
     function = threshold if classes == 2 else one_hot
     chosen = preparation(classes=names, spacing_zyx_mm=(None, 2.5, 1.3))
-    found = segment(image, function, chosen, keep_probabilities=True)
+    found = segment(image, function, chosen, SegmentOptions(keep_probabilities=True))
     assert same_geometry(found.probabilities, image)
     maps = sitk.GetArrayFromImage(found.probabilities)
     assert maps.shape == (*SHAPE_ZYX, classes)
@@ -200,7 +201,12 @@ def test_what_is_cropped_away_is_background():
         intensity=(ChannelIntensity(kind="ct-window", low=-1000.0, high=240.0),),
         crop_to_body=True,
     )
-    found = segment(volume(body), lambda array: 50 * (array - 0.9), chosen, keep_probabilities=True)
+    found = segment(
+        volume(body),
+        lambda array: 50 * (array - 0.9),
+        chosen,
+        SegmentOptions(keep_probabilities=True),
+    )
     np.testing.assert_array_equal(sitk.GetArrayFromImage(found.label), body > 100)
     maps = sitk.GetArrayFromImage(found.probabilities)
     np.testing.assert_allclose(maps.sum(axis=-1), 1.0, atol=1e-6)
@@ -226,7 +232,9 @@ def test_batches_of_any_size_give_the_same():
 
     labels = []
     for batch_size in (1, 5, 64):
-        found = segment(volume(l_shape()), counting, preparation(), batch_size=batch_size)
+        found = segment(
+            volume(l_shape()), counting, preparation(), SegmentOptions(batch_size=batch_size)
+        )
         labels.append(sitk.GetArrayFromImage(found.label))
         assert max(sizes) <= batch_size
         sizes.clear()

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from medstill.deploy.segmentation import Float32Array, Network
-from medstill.patches.grid import Tiling, sweep
+from medstill.deploy.calls import Float32Array, Network
+from medstill.patches.sweep import Tiling, sweep
 from medstill.volumes.records import FloatArray, LabelArray, Preparation
 
 BATCH = 8

@@ -9,9 +9,15 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+<<<<<<< HEAD
 from medstill.deploy.contract import Contract
 from medstill.deploy.metadata import INPUT_NAME, OUTPUT_NAME, contract_in, read_content, text_of
+=======
+from medstill.deploy.contract import Contract, read_contract
+from medstill.deploy.devices import CPU, check_running, provider_of
+>>>>>>> 08f16d1 (One Segmenter for files, images and arrays; scans are prepared and restored slab by slab in threads)
 from medstill.errors import ModelFileError, ShapeError
+from medstill.runs import cores
 
 _SILENT: Final = 4
 
@@ -22,12 +28,15 @@ class OnnxModel:
     Attributes:
         path: The file.
         contract: How images become its input and its output becomes labels.
+        calls: How many calls from threads of their own use the device best. Small networks are
+            faster with one thread a call and a call a core than with all cores in one call.
     """
 
-    def __init__(self, path: Path, contract: Contract, session: Any) -> None:
+    def __init__(self, path: Path, contract: Contract, session: Any, calls: int = 1) -> None:
         """Hold a session whose inputs and outputs have been checked; see `load_model`."""
         self.path = path
         self.contract = contract
+        self.calls = calls
         self._session = session
 
     def __call__(self, array: NDArray[np.floating], /) -> NDArray[np.float32]:
@@ -62,35 +71,60 @@ class OnnxModel:
         return logits
 
 
-def load_model(path: Path | str, *, threads: int | None = None) -> OnnxModel:
+def load_model(path: Path | str, *, threads: int | None = None, device: str = CPU) -> OnnxModel:
     """Load a network written by `medstill export`.
 
     The file is read once and looked at before onnxruntime gets its bytes.
 
     Args:
         path: The `.onnx` file.
-        threads: Threads of one network call; None lets onnxruntime take the physical cores.
+        threads: Threads to compute with; None takes all cores.
+        device: `cpu`, or another one of `medstill.deploy.devices`.
 
     Raises:
+        ConfigError: The device is not available.
         ModelFileError: The file is missing, damaged, not ours, of another contract version, or
             its network does not fit its contract.
     """
     path = Path(path)
     if threads is not None and threads < 1:
         raise ModelFileError(f"threads must be 1 or more, or None for all cores; got {threads}.")
+<<<<<<< HEAD
     content = read_content(path)
     contract = contract_in(text_of(content, path), path)
     return OnnxModel(path, contract, _open(content, path, threads))
 
 
 def _open(content: bytes, path: Path, threads: int | None) -> Any:
+=======
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise ModelFileError(
+            f"Expected a model file at '{path}', found {found}. "
+            "Give the .onnx file that 'medstill export' wrote."
+        )
+    calls = (threads or cores()) if device == CPU else 1
+    session = _open(path, 1, device)
+    contract = read_contract(session.get_modelmeta().custom_metadata_map, path)
+    _check_fit(session, contract, path)
+    return OnnxModel(path, contract, session, calls)
+
+
+def _open(path: Path, threads: int, device: str) -> Any:
+    provider = provider_of(device)
+>>>>>>> 08f16d1 (One Segmenter for files, images and arrays; scans are prepared and restored slab by slab in threads)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _SILENT
     try:
+<<<<<<< HEAD
         return onnxruntime.InferenceSession(
             content, sess_options=options, providers=["CPUExecutionProvider"]
+=======
+        session = onnxruntime.InferenceSession(
+            str(path), sess_options=options, providers=[provider]
+>>>>>>> 08f16d1 (One Segmenter for files, images and arrays; scans are prepared and restored slab by slab in threads)
         )
     except Exception as error:  # onnxruntime's errors share no base class but this
         raise ModelFileError(
@@ -98,6 +132,8 @@ def _open(content: bytes, path: Path, threads: int | None) -> Any:
             f"{_first_line(error)}. Give the .onnx file that 'medstill export' wrote, or export "
             "it again if it was cut short."
         ) from error
+    check_running(device, session.get_providers())
+    return session
 
 
 def _first_line(error: Exception) -> str:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from medstill.evaluation.gridtable import Beside, table_markdown
     from medstill.evaluation.image_quality import psnr, ssim
     from medstill.evaluation.overlap import dice_by_class, mean_by_class
-    from medstill.evaluation.postprocess import largest_components
     from medstill.evaluation.scores import (
         CaseScore,
         ModelScores,
@@ -49,7 +48,6 @@ __all__ = [
     "bootstrap_interval",
     "compare_rows",
     "dice_by_class",
-    "largest_components",
     "load_scores",
     "load_selection",
     "mean_by_class",
@@ -75,7 +73,6 @@ _HOMES = {
     "gridtable": ("Beside", "table_markdown"),
     "image_quality": ("psnr", "ssim"),
     "overlap": ("dice_by_class", "mean_by_class"),
-    "postprocess": ("largest_components",),
     "scores": ("CaseScore", "ModelScores", "load_scores", "save_scores", "score_case"),
     "selection": (
         "Selection",

@@ -10,8 +10,8 @@ left to divide, a plane is finished with its last patch, and a volume is never h
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,22 @@ from medstill.volumes.records import FloatArray
 
 Index = tuple[int, int, int]
 Float32Array = NDArray[np.float32]
+
+
+class Volume(Protocol):
+    """What patches are cut from: an array, in memory or mapped, or one that is made when read."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes: 4."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(C, Z, Y, X)`."""
+
+    def __getitem__(self, index: tuple[slice, ...], /) -> Any:
+        """The block at a slice of each axis."""
+
 
 SIGMA_SHARE = 0.125
 """Standard deviation of the blending weights as a share of the patch."""
@@ -51,7 +67,7 @@ def centred_start(size: int, patch: int) -> int:
 
 
 def extract_padded(
-    array_CZYX: FloatArray, start_zyx: Index, patch_zyx: Index, pad_value: float
+    array_CZYX: Volume, start_zyx: Index, patch_zyx: Index, pad_value: float
 ) -> Float32Array:
     """The patch at `start_zyx` as a new array; voxels outside the volume are `pad_value`.
 
@@ -80,7 +96,7 @@ def overlap_slices(
 
 
 def iterate_batches(
-    array_CZYX: FloatArray,
+    array_CZYX: Volume,
     patch_zyx: Index,
     overlap: float,
     batch_size: int,
@@ -98,52 +114,11 @@ def iterate_batches(
     """
     if batch_size < 1:
         raise ShapeError(f"A batch needs at least 1 patch, but batch_size is {batch_size}.")
-    starts = covering(_zyx(array_CZYX), patch_zyx, overlap)
+    starts = covering(size_zyx(array_CZYX), patch_zyx, overlap)
     for first in range(0, len(starts), batch_size):
         chosen = starts[first : first + batch_size]
         patches = [extract_padded(array_CZYX, start, patch_zyx, pad_value) for start in chosen]
         yield np.stack(patches), chosen
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How a volume is cut for a network."""
-
-    patch_zyx: Index
-    overlap: float = 0.5
-    batch_size: int = 1
-    pad_value: float = 0.0
-
-
-def sweep(
-    array_CZYX: FloatArray, network: Callable[[Float32Array], FloatArray], tiling: Tiling
-) -> Iterator[tuple[int, Float32Array]]:
-    """Run a network over a volume and yield its blended output plane by plane.
-
-    A plane is given as soon as its last patch was seen: in 2-D one slice at a time is held, in
-    3-D about one and a half patches along Z.
-
-    Args:
-        array_CZYX: The prepared volume.
-        network: Maps `(B, C, *patch_zyx)` float32 to `(B, K, *patch_zyx)`.
-        tiling: Patch, overlap, batch and padding.
-
-    Yields:
-        The index z, ascending, and the plane `(K, Y, X)` float32.
-
-    Raises:
-        ShapeError: The network answers with another batch or patch size.
-    """
-    stitcher: Stitcher | None = None
-    patch_zyx, overlap = tiling.patch_zyx, tiling.overlap
-    for batch_BCZYX, starts in iterate_batches(
-        array_CZYX, patch_zyx, overlap, tiling.batch_size, tiling.pad_value
-    ):
-        output_BCZYX = network(batch_BCZYX)
-        if stitcher is None:
-            stitcher = Stitcher(_zyx(array_CZYX), output_BCZYX.shape[1], patch_zyx, overlap)
-        stitcher.add(output_BCZYX, starts)
-        yield from stitcher.finished_planes()
 
 
 class Stitcher:
@@ -242,7 +217,12 @@ def _indices(part: slice) -> range:
     return range(part.start, part.stop)
 
 
-def _zyx(array_CZYX: FloatArray) -> Index:
+def size_zyx(array_CZYX: Volume) -> Index:
+    """The size in space of an array `(C, Z, Y, X)`.
+
+    Raises:
+        ShapeError: It has other axes.
+    """
     if array_CZYX.ndim != 4:
         raise ShapeError(
             f"Expected an array with the axes C Z Y X, but got the shape {array_CZYX.shape}. "

@@ -94,10 +94,27 @@ def scale(raw_ZYX: NDArray[Any], intensity: ChannelIntensity) -> FloatArray:
         UnknownNameError: No such kind.
         IntensityError: The volume does not suit the kind.
     """
+    return scale_between(raw_ZYX, bounds_of(raw_ZYX, intensity))
+
+
+def bounds_of(raw_ZYX: NDArray[Any], intensity: ChannelIntensity) -> Bounds | None:
+    """The raw values that become 0 and 1 in one volume; None where nothing is scaled.
+
+    Raises:
+        UnknownNameError: No such kind.
+        IntensityError: The volume does not suit the kind.
+    """
     chosen = _kind(intensity.kind)
     if chosen.bounds is None:
+        return None
+    return chosen.bounds(raw_ZYX, (intensity.low, intensity.high))
+
+
+def scale_between(raw_ZYX: NDArray[Any], bounds: Bounds | None) -> FloatArray:
+    """A volume, or a part of it, with `bounds` at 0 and 1, clipped; as it is for None."""
+    if bounds is None:
         return raw_ZYX.astype(np.float32)
-    low, high = chosen.bounds(raw_ZYX, (intensity.low, intensity.high))
+    low, high = bounds
     # 32-bit integers and doubles keep their digits; for all others float32 is exact already.
     exact = np.result_type(raw_ZYX.dtype, np.float32)
     scaled = (raw_ZYX.astype(exact) - exact.type(low)) / exact.type(max(high - low, _LEAST_RANGE))

@@ -101,23 +101,8 @@ def prepare_image(image: sitk.Image, preparation: Preparation) -> PreparedImage:
         GeometryError: The image is not 3-D.
         IntensityError: Its channels are not those of the preparation.
     """
-    original = geometry_of(image)
-    if image.GetNumberOfComponentsPerPixel() != preparation.channels:
-        raise IntensityError(
-            f"Expected an image of {preparation.channels} channel(s), as prepared for training; "
-            f"found {image.GetNumberOfComponentsPerPixel()}. Pass the same channels in the same "
-            "order, or set data.modality."
-        )
-    oriented = canonical(image, preparation.orientation)
-    raw_CZYX = array_CZYX(oriented)
-    box = None
-    if preparation.crop_to_body:
-        first = image_of(raw_CZYX[0], geometry_of(oriented))
-        is_ct = preparation.intensity[0].kind == "ct-window"
-        box = body_box(first, threshold=CT_THRESHOLD_HU if is_ct else None)
-    frame = frame_of(
-        original, preparation.spacing_zyx_mm, crop_zyx=box, orientation=preparation.orientation
-    )
+    frame = frame_in(image, preparation)
+    raw_CZYX = array_CZYX(canonical(image, preparation.orientation))
     (z0, z1), (y0, y1), (x0, x1) = frame.crop_zyx
     kept = part_of(frame.canonical, frame.crop_zyx)
     channels = [
@@ -125,6 +110,31 @@ def prepare_image(image: sitk.Image, preparation: Preparation) -> PreparedImage:
         for raw, how in zip(raw_CZYX, preparation.intensity, strict=True)
     ]
     return PreparedImage(np.stack(channels), frame)
+
+
+def frame_in(image: sitk.Image, preparation: Preparation) -> Frame:
+    """Where the prepared array of a scan will lie.
+
+    Raises:
+        GeometryError: The image is not 3-D.
+        IntensityError: Its channels are not those of the preparation.
+    """
+    original = geometry_of(image)
+    if image.GetNumberOfComponentsPerPixel() != preparation.channels:
+        raise IntensityError(
+            f"Expected an image of {preparation.channels} channel(s), as prepared for training; "
+            f"found {image.GetNumberOfComponentsPerPixel()}. Pass the same channels in the same "
+            "order, or set data.modality."
+        )
+    box = None
+    if preparation.crop_to_body:
+        oriented = canonical(image, preparation.orientation)
+        first = image_of(array_CZYX(oriented)[0], geometry_of(oriented))
+        is_ct = preparation.intensity[0].kind == "ct-window"
+        box = body_box(first, threshold=CT_THRESHOLD_HU if is_ct else None)
+    return frame_of(
+        original, preparation.spacing_zyx_mm, crop_zyx=box, orientation=preparation.orientation
+    )
 
 
 def prepare_label(

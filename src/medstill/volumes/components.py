@@ -1,12 +1,12 @@
-"""What is done to a prediction before it is scored as the second control."""
+"""Connected components of label volumes."""
 
 from __future__ import annotations
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from medstill.config import IGNORE
-from medstill.evaluation.surface import bounding_box
 from medstill.volumes.records import LabelArray
 
 
@@ -27,9 +27,18 @@ def largest_components(label_ZYX: LabelArray) -> LabelArray:
         if value in (0, IGNORE):
             continue
         mask = label_ZYX == value
-        box = bounding_box(mask)
+        box = _box_around(mask)
         image = sitk.GetImageFromArray(mask[box].astype(np.uint8))
         components = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
         sizes = np.bincount(components.ravel())
         kept[box][components == int(np.argmax(sizes[1:])) + 1] = value
     return kept
+
+
+def _box_around(mask_ZYX: NDArray[np.bool_]) -> tuple[slice, ...]:
+    sides = []
+    for axis in range(mask_ZYX.ndim):
+        others = tuple(other for other in range(mask_ZYX.ndim) if other != axis)
+        places = np.flatnonzero(mask_ZYX.any(axis=others))
+        sides.append(slice(int(places[0]), int(places[-1]) + 1))
+    return tuple(sides)

@@ -1,0 +1,50 @@
+"""Commands that use an exported network: the core install is enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="An exported .onnx file, or a run folder.")],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="File, DICOM folder or folder.")],
+    target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="File or folder to write.")],
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=0.99, help="Overlap of neighbouring patches; default: the file's."
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Patches of one network call.")] = 2,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all cores.")] = None,
+    device: Annotated[str, typer.Option(help="What onnxruntime computes on, as cuda.")] = "cpu",
+    mirror: Annotated[bool, typer.Option("--mirror", help="Average over mirror images.")] = False,
+    largest_component: Annotated[
+        bool, typer.Option("--largest-component", help="Keep the largest part of each class.")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write class probabilities too.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace outputs that exist.")] = False,
+) -> None:
+    """Segment new scans: labels in the geometry of the input, volumes in ml."""
+    from medstill import pipeline, terminal, terminal_predict
+    from medstill.deploy.cases import PredictOptions
+
+    options = PredictOptions(
+        overlap=overlap,
+        batch_size=batch_size,
+        mirror=mirror,
+        largest_component=largest_component,
+        keep_probabilities=probabilities,
+        overwrite=overwrite,
+        threads=threads,
+        device=device,
+    )
+    with terminal_predict.following(terminal.console()) as show:
+        results = pipeline.predict(model, source, target, options=options, on_case=show)
+    if any(result.error for result in results):
+        raise typer.Exit(2)

@@ -1,0 +1,79 @@
+"""One case of a prediction: what was asked, what became of it, and its files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from medstill.deploy.files import Job
+from medstill.deploy.segmentation import Segmentation
+from medstill.volumes.io import is_flat, stem_of, suffix_of, write_image
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How files are predicted.
+
+    Attributes:
+        overlap: Share of a patch by which neighbours overlap; None takes the contract's.
+        batch_size: Patches of one network call.
+        mirror: Average over the mirror images of each patch.
+        largest_component: Keep only the largest connected component of each class.
+        keep_probabilities: Write the class probabilities too, as `CASE_probabilities`.
+        overwrite: Replace outputs that exist.
+        threads: Threads to compute with; None takes all cores.
+        device: `cpu`, or another device of the installed onnxruntime.
+    """
+
+    overlap: float | None = None
+    batch_size: int = 2
+    mirror: bool = False
+    largest_component: bool = False
+    keep_probabilities: bool = False
+    overwrite: bool = False
+    threads: int | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What became of one image.
+
+    Attributes:
+        case: Its name.
+        output: The label file, also where it could not be made.
+        volumes_ml: Volume of each foreground class.
+        warnings: Where the image lies outside what training saw.
+        error: Why there is no output; None when there is one.
+        skipped: Whether the output was there already.
+        number: The how manieth case it is, from 1.
+        count: How many cases there are.
+    """
+
+    case: str
+    output: Path
+    volumes_ml: dict[str, float]
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+    skipped: bool = False
+    number: int = 1
+    count: int = 1
+
+
+def write_case(job: Job, found: Segmentation) -> CaseResult:
+    """Write the labels of a case, and its probabilities if they were kept.
+
+    Raises:
+        StorageError: The output cannot be written.
+    """
+    if found.probabilities is not None:
+        write_image(found.probabilities, probability_file(job.output))
+    # The label comes last: where it is, the case is finished.
+    write_image(found.label, job.output)
+    return CaseResult(job.case, job.output, found.volumes_ml, found.warnings)
+
+
+def probability_file(output: Path) -> Path:
+    """Where the probabilities of a label file lie."""
+    suffix = ".nii.gz" if is_flat(output) else suffix_of(output)
+    return output.with_name(f"{stem_of(output)}_probabilities{suffix}")

@@ -1,0 +1,52 @@
+"""Where a scan lies outside of what training saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import SimpleITK as sitk
+
+from medstill.volumes.geometry import array_CZYX, canonical_spacing_zyx_mm, geometry_of
+from medstill.volumes.records import Geometry, Seen
+
+SPACING_TOLERANCE: Final = 0.05
+"""Share by which spacing may leave the range of training before there is a warning."""
+INTENSITY_TOLERANCE: Final = 0.1
+"""The same for intensities, as a share of that range's width."""
+MOST_SAMPLED: Final = 500_000
+
+
+def warnings_of(image: sitk.Image, seen: Seen | None) -> tuple[str, ...]:
+    """What a reader of the labels has to know; nothing where training noted nothing."""
+    return (*_spacing_warnings(geometry_of(image), seen), *_intensity_warnings(image, seen))
+
+
+def _spacing_warnings(geometry: Geometry, seen: Seen | None) -> Iterator[str]:
+    if seen is None:
+        return
+    steps = canonical_spacing_zyx_mm(geometry)
+    for axis, step, (least, most) in zip("zyx", steps, seen.spacing_zyx_mm, strict=True):
+        if not least / (1 + SPACING_TOLERANCE) <= step <= most * (1 + SPACING_TOLERANCE):
+            yield (
+                f"The spacing along {axis} is {step:.3g} mm, but training saw {least:.3g} to "
+                f"{most:.3g} mm: the labels may be less exact than the scores say."
+            )
+
+
+def _intensity_warnings(image: sitk.Image, seen: Seen | None) -> Iterator[str]:
+    if seen is None:
+        return
+    channels = array_CZYX(image)
+    for channel, (raw_ZYX, (least, most)) in enumerate(zip(channels, seen.intensity, strict=True)):
+        values = raw_ZYX.ravel()
+        sample = values[:: max(1, values.size // MOST_SAMPLED)]
+        low, high = (float(value) for value in np.percentile(sample, (1.0, 99.0)))
+        slack = INTENSITY_TOLERANCE * (most - least)
+        if low < least - slack or high > most + slack:
+            yield (
+                f"The intensities of channel {channel} reach from {low:.4g} to {high:.4g} (1st to "
+                f"99th percentile), but training saw {least:.4g} to {most:.4g}: check the "
+                "modality and the units; the labels may be wrong."
+            )

@@ -1,0 +1,156 @@
+"""A network that was loaded once and segments whatever it is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from medstill.deploy.calls import Float32Array
+from medstill.deploy.contract import Contract
+from medstill.deploy.devices import CPU
+from medstill.deploy.runtime import load_model
+from medstill.deploy.segmentation import Segmentation, SegmentOptions, segment
+from medstill.errors import ConfigError, GeometryError, ShapeError
+from medstill.volumes.io import read_channels
+
+
+class Model(Protocol):
+    """A network with its contract: an exported file, or a network of a run folder."""
+
+    @property
+    def contract(self) -> Contract:
+        """How images become its input and its output becomes labels."""
+        ...
+
+    def __call__(self, array: Float32Array, /) -> Float32Array:
+        """Logits of a batch of prepared patches."""
+        ...
+
+
+class Segmenter:
+    """Segments images, one after the other or from several threads at a time.
+
+    It keeps nothing of an image, so the same image always gives the same labels.
+
+    Attributes:
+        model: The network with its contract.
+        options: How images are segmented.
+    """
+
+    def __init__(  # noqa: PLR0913  # all that a user may choose, in one place
+        self,
+        model: Path | str | Model,
+        *,
+        threads: int | None = None,
+        device: str = CPU,
+        overlap: float | None = None,
+        batch_size: int = 2,
+        mirror: bool = False,
+        largest_component: bool = False,
+        keep_probabilities: bool = False,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            model: An exported file, or a model that is loaded already.
+            threads: Threads to compute with; None takes all cores. Only for a file.
+            device: `cpu`, or another device of the installed onnxruntime. Only for a file.
+            overlap: Share of a patch by which neighbours overlap; None takes the contract's.
+            batch_size: Patches of one network call.
+            mirror: Average over mirror images; see `SegmentOptions`.
+            largest_component: Keep only the largest connected component of each class.
+            keep_probabilities: Give the class probabilities as well.
+
+        Raises:
+            ModelFileError: The file is not ours or damaged.
+            ConfigError: The device is not available, or a number is out of its range.
+        """
+        if isinstance(model, str | Path):
+            model = load_model(model, threads=threads, device=device)
+        elif threads is not None or device != CPU:
+            raise ConfigError(
+                "Expected a model file where threads or device are chosen, got a loaded model, "
+                "which has them already. Leave both out, or give the file."
+            )
+        self.model = model
+        self.options = SegmentOptions(
+            overlap=model.contract.overlap if overlap is None else overlap,
+            batch_size=batch_size,
+            mirror=mirror,
+            largest_component=largest_component,
+            keep_probabilities=keep_probabilities,
+            # A PyTorch network has threads of its own, and none is promised to take two calls.
+            workers=getattr(model, "calls", 1),
+        )
+
+    @property
+    def contract(self) -> Contract:
+        """How images become labels, and where the network comes from."""
+        return self.model.contract
+
+    def __call__(
+        self,
+        image: Path | str | sitk.Image | NDArray[Any],
+        *,
+        spacing_zyx_mm: tuple[float, float, float] | None = None,
+    ) -> Segmentation:
+        """Segment one image.
+
+        Args:
+            image: A file or a DICOM folder; an image, 3-D, one component a channel; or raw values
+                as an array `(Z, Y, X)`, or `(C, Z, Y, X)` for a model of several channels, whose z
+                grows to the head, y to the back and x to the left of the patient (LPS).
+            spacing_zyx_mm: Distance of neighbouring voxels; for an array, and only for it.
+
+        Raises:
+            DataError: The file cannot be read, or has other channels than the model.
+            GeometryError: An array has no spacing, or an image that has one is given another.
+            ShapeError: The array has other axes.
+        """
+        return segment(
+            self._opened(image, spacing_zyx_mm), self.model, self.contract.preparation, self.options
+        )
+
+    def _opened(
+        self,
+        image: Path | str | sitk.Image | NDArray[Any],
+        spacing_zyx_mm: tuple[float, float, float] | None,
+    ) -> sitk.Image:
+        is_array = not isinstance(image, Path | str | sitk.Image)
+        if is_array != (spacing_zyx_mm is not None):
+            raise GeometryError(
+                "Expected spacing_zyx_mm (in mm) with an array and only with it: an image has its "
+                f"own. Got {type(image).__name__} and spacing_zyx_mm={spacing_zyx_mm}."
+            )
+        if isinstance(image, Path | str):
+            return read_channels((Path(image),))
+        if isinstance(image, sitk.Image):
+            return image
+        assert spacing_zyx_mm is not None
+        return _image_of(image, self.contract.preparation.channels, spacing_zyx_mm)
+
+
+def _image_of(
+    array: NDArray[Any], channels: int, spacing_zyx_mm: tuple[float, float, float]
+) -> sitk.Image:
+    many = channels > 1
+    if array.ndim != 3 + many or (many and len(array) != channels):
+        axes = f"(C, Z, Y, X) with C = {channels}" if many else "(Z, Y, X)"
+        raise ShapeError(
+            f"Expected an array of the axes {axes}, got one of shape {array.shape}. Give a picture "
+            "as one slice."
+        )
+    if not all(0 < step < float("inf") for step in spacing_zyx_mm):
+        raise GeometryError(
+            f"Expected a positive spacing in mm for each axis, got {spacing_zyx_mm} (z, y, x)."
+        )
+    if many:
+        image = sitk.Compose([sitk.GetImageFromArray(channel) for channel in array])
+    else:
+        image = sitk.GetImageFromArray(array)
+    image.SetSpacing(tuple(float(step) for step in spacing_zyx_mm[::-1]))
+    opened: sitk.Image = image
+    return opened

@@ -1,0 +1,212 @@
+"""The class that users hold: equal results from any input, any thread and any number of threads."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import pytest
+import SimpleITK as sitk
+from onnx import TensorProto, helper
+
+import medstill
+from medstill.deploy.contract import Contract, NetworkSummary, Origin
+from medstill.deploy.devices import check_running
+from medstill.deploy.runtime import load_model
+from medstill.deploy.segmenter import Segmenter
+from medstill.errors import ConfigError, GeometryError, ShapeError
+from medstill.volumes.records import ChannelIntensity, Preparation
+from medstill.volumes.terms import term_of
+
+CLASSES = ("background", "a", "b")
+
+
+def write(path, *, dims=2, channels=1):
+    """A network of three classes: one convolution of random weights."""
+    rng = np.random.default_rng(5)
+    kernel = rng.normal(0, 1, (3, channels, *(3,) * dims)).astype(np.float32)
+    axes = ("z", "y", "x")[-dims:]
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "kernel"], ["logits"], pads=[1] * 2 * dims)],
+        "graph",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", channels, *axes])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3, *axes])],
+        [helper.make_tensor("kernel", TensorProto.FLOAT, kernel.shape, kernel.ravel())],
+    )
+    contract = Contract(
+        network=NetworkSummary(name="random", parameters=27, macs=27),
+        preparation=Preparation(
+            spatial_dims=dims,
+            spacing_zyx_mm=(None if dims == 2 else 2.5, 2.7, 1.4),
+            intensity=(ChannelIntensity(kind="ct-window", low=-200.0, high=200.0),) * channels,
+            classes=CLASSES,
+            patch_zyx=(1 if dims == 2 else 8, 16, 16),
+        ),
+        terms=tuple(term_of(name, number) for number, name in enumerate(CLASSES) if number),
+        training=Origin(study="feedbeef", weights="0123456789abcdef"),
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, contract.to_metadata())
+    onnx.save(model, path)
+    return path
+
+
+def values(seed=0, channels=1):
+    coarse = np.random.default_rng(seed).normal(0, 150, (4, 5, 5)).astype(np.float32)
+    grown = sitk.Expand(sitk.GetImageFromArray(coarse), (6, 5, 5), sitk.sitkBSpline)
+    array = sitk.GetArrayFromImage(grown)[:20, :23, :24].astype(np.int16)
+    return array if channels == 1 else np.stack([array] * channels)
+
+
+def image(seed=0):
+    made = sitk.GetImageFromArray(values(seed))
+    made.SetSpacing((1.0, 2.0, 3.0))
+    return made
+
+
+def label(found):
+    return sitk.GetArrayFromImage(found.label)
+
+
+@pytest.fixture(params=[2, 3])
+def path(tmp_path, request):
+    return write(tmp_path / "model.onnx", dims=request.param)
+
+
+def test_paths_images_and_arrays_give_the_same(path, tmp_path):
+    segmenter = medstill.Segmenter(path, threads=1)
+    sitk.WriteImage(image(), tmp_path / "scan.nii.gz")
+    expected = segmenter(image())
+    assert set(np.unique(label(expected))) == {0, 1, 2}
+    assert expected.label.GetPixelID() == sitk.sitkUInt8
+    for given in (tmp_path / "scan.nii.gz", str(tmp_path / "scan.nii.gz")):
+        np.testing.assert_array_equal(label(segmenter(given)), label(expected))
+    found = segmenter(values(), spacing_zyx_mm=(3.0, 2.0, 1.0))
+    np.testing.assert_array_equal(label(found), label(expected))
+    assert found.volumes_ml == expected.volumes_ml
+
+
+def test_any_number_of_threads_gives_the_same(path):
+    one, three = Segmenter(path, threads=1), Segmenter(path, threads=3)
+    for batch_size in (1, 4):
+        many = Segmenter(path, threads=2, batch_size=batch_size)
+        np.testing.assert_array_equal(label(many(image())), label(one(image())))
+    np.testing.assert_array_equal(label(three(image())), label(one(image())))
+
+
+def test_several_threads_may_share_one(path):
+    segmenter = Segmenter(path, threads=2)
+    expected = [label(segmenter(image(seed))) for seed in range(3)]
+    assert (expected[0] != expected[1]).any()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda seed: label(segmenter(image(seed % 3))), range(12)))
+    for seed, got in enumerate(found):
+        np.testing.assert_array_equal(got, expected[seed % 3])
+
+
+def test_arrays_of_several_channels(tmp_path):
+    segmenter = Segmenter(write(tmp_path / "model.onnx", channels=2))
+    found = segmenter(values(channels=2), spacing_zyx_mm=(3.0, 2.0, 1.0))
+    assert label(found).shape == (20, 23, 24)
+    with pytest.raises(ShapeError, match=r"axes \(C, Z, Y, X\) with C = 2, got .*\(20, 23, 24\)"):
+        segmenter(values(), spacing_zyx_mm=(3.0, 2.0, 1.0))
+
+
+def test_spacing_belongs_to_arrays_and_only_to_them(path):
+    segmenter = Segmenter(path)
+    with pytest.raises(GeometryError, match=r"spacing_zyx_mm \(in mm\) with an array.*ndarray"):
+        segmenter(values())
+    with pytest.raises(GeometryError, match=r"Got Image and spacing_zyx_mm=\(1, 1, 1\)"):
+        segmenter(image(), spacing_zyx_mm=(1, 1, 1))
+    with pytest.raises(GeometryError, match=r"positive spacing.*\(0, 1, 1\)"):
+        segmenter(values(), spacing_zyx_mm=(0, 1, 1))
+    with pytest.raises(ShapeError, match=r"axes \(Z, Y, X\), got one of shape \(23, 24\)"):
+        segmenter(values()[0], spacing_zyx_mm=(3, 2, 1))
+
+
+def test_a_loaded_model_keeps_its_threads(path):
+    model = load_model(path, threads=2)
+    np.testing.assert_array_equal(
+        label(Segmenter(model)(image())), label(Segmenter(path, threads=1)(image()))
+    )
+    with pytest.raises(ConfigError, match="a model file where threads or device are chosen"):
+        Segmenter(model, threads=2)
+
+
+def test_an_unavailable_device_is_answered_with_those_there_are(path):
+    with pytest.raises(ConfigError, match=r"'tpu9' is not available .* built for .*cpu"):
+        Segmenter(path, device="tpu9")
+    with pytest.raises(ConfigError, match=r"'azure' is not available"):
+        Segmenter(path, device="azure")
+
+
+def test_a_device_that_onnxruntime_leaves_in_silence_is_told(monkeypatch):
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: names)
+    check_running("cuda", names)
+    with pytest.raises(ConfigError, match=r"'cuda' is not .*driver or libraries.*cuda, cpu"):
+        check_running("cuda", names[1:])
+
+
+def test_mirrored_inputs_are_averaged(path):
+    """Law: averaged over all mirror images, the labels of a mirrored scan are mirrored."""
+    dims = load_model(path).contract.preparation.spatial_dims
+    plain, mirrored = Segmenter(path, overlap=0.5), Segmenter(path, overlap=0.5, mirror=True)
+    array, spacing = values()[:16, :22, :22], (2.5, 2.7, 1.4)
+    axes = tuple(range(-dims, 0))
+    turned = np.ascontiguousarray(np.flip(array, axes))
+
+    def of(segmenter, given):
+        return label(segmenter(given, spacing_zyx_mm=spacing))
+
+    np.testing.assert_array_equal(of(mirrored, turned), np.flip(of(mirrored, array), axes))
+    assert (of(plain, turned) != np.flip(of(plain, array), axes)).any()
+
+
+def test_only_the_largest_component_stays(path):
+    whole, largest = Segmenter(path), Segmenter(path, largest_component=True)
+    found, kept = whole(image()), largest(image())
+    assert (label(kept) != label(found)).any()
+    assert set(np.unique(label(kept)[label(kept) != label(found)])) == {0}
+    for value, name in enumerate(CLASSES[1:], start=1):
+        parts = sitk.ConnectedComponent(kept.label == value, True)
+        assert sitk.GetArrayFromImage(parts).max() == 1
+        assert kept.volumes_ml[name] == pytest.approx((label(kept) == value).sum() * 6 / 1000)
+
+
+def test_air_is_computed_once_and_labels_stay(path, monkeypatch):
+    """Oracle: the same scan with no patch left out."""
+    body = np.full((20, 60, 70), -1000, dtype=np.int16)
+    body[8:, :20, :22] = values()[8:, :20, :22]
+    seen = []
+
+    class Counting:
+        contract = load_model(path).contract
+        model = load_model(path)
+
+        def __call__(self, array, /):
+            seen.append(len(array))
+            return self.model(array)
+
+    found = Segmenter(Counting())(body, spacing_zyx_mm=(3.0, 2.0, 1.0))
+    skipped = sum(seen)
+    seen.clear()
+    monkeypatch.setattr("medstill.deploy.segmentation.EmptyOnce", lambda network, _: network)
+    expected = Segmenter(Counting())(body, spacing_zyx_mm=(3.0, 2.0, 1.0))
+    assert skipped < sum(seen) / 2
+    np.testing.assert_array_equal(label(found), label(expected))
+
+
+def test_an_error_in_a_network_comes_through_the_threads(tmp_path):
+    segmenter = Segmenter(write(tmp_path / "model.onnx"), threads=2)
+
+    class Broken:
+        contract = segmenter.contract
+        calls = 2
+
+        def __call__(self, array, /):
+            raise MemoryError(f"none left for {array.shape}")
+
+    with pytest.raises(MemoryError, match="none left"):
+        Segmenter(Broken())(image())
