@@ -17,11 +17,7 @@ if TYPE_CHECKING:
     from medstill.config import Study
     from medstill.deploy.contract import Contract
     from medstill.deploy.export import ExportReport
-<<<<<<< HEAD
     from medstill.deploy.metadata import ModelText
-    from medstill.deploy.predict import CaseResult
-=======
->>>>>>> 08f16d1 (One Segmenter for files, images and arrays; scans are prepared and restored slab by slab in threads)
     from medstill.evaluation.comparison import Gain, ModelSummary, Summary
     from medstill.evaluation.scores import ModelScores
     from medstill.evaluation.statistics import Interval

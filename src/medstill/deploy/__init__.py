@@ -8,12 +8,8 @@ if TYPE_CHECKING:
     from medstill.deploy.cases import CaseResult, PredictOptions
     from medstill.deploy.contract import Contract, NetworkSummary, Origin, Scores
     from medstill.deploy.export import ExportReport, export_onnx
-<<<<<<< HEAD
     from medstill.deploy.metadata import ModelText, contract_in, read_metadata
-    from medstill.deploy.predict import CaseResult, Model, PredictOptions, predict_path
-=======
     from medstill.deploy.predict import predict_path
->>>>>>> 08f16d1 (One Segmenter for files, images and arrays; scans are prepared and restored slab by slab in threads)
     from medstill.deploy.prepared import map_prepared, segment_prepared
     from medstill.deploy.runtime import OnnxModel, load_model
     from medstill.deploy.segmentation import Network, Segmentation, SegmentOptions, segment
@@ -33,11 +29,8 @@ __all__ = [
     "Scores",
     "SegmentOptions",
     "Segmentation",
-<<<<<<< HEAD
-    "contract_in",
-=======
     "Segmenter",
->>>>>>> 08f16d1 (One Segmenter for files, images and arrays; scans are prepared and restored slab by slab in threads)
+    "contract_in",
     "export_onnx",
     "load_model",
     "map_prepared",
@@ -50,13 +43,9 @@ __all__ = [
 _HOMES = {
     "contract": ("Contract", "NetworkSummary", "Origin", "Scores"),
     "export": ("ExportReport", "export_onnx"),
-<<<<<<< HEAD
     "metadata": ("ModelText", "contract_in", "read_metadata"),
-    "predict": ("CaseResult", "Model", "PredictOptions", "predict_path"),
-=======
     "cases": ("CaseResult", "PredictOptions"),
     "predict": ("predict_path",),
->>>>>>> 08f16d1 (One Segmenter for files, images and arrays; scans are prepared and restored slab by slab in threads)
     "prepared": ("map_prepared", "segment_prepared"),
     "runtime": ("OnnxModel", "load_model"),
     "segmenter": ("Model", "Segmenter"),

@@ -9,13 +9,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-<<<<<<< HEAD
 from medstill.deploy.contract import Contract
-from medstill.deploy.metadata import INPUT_NAME, OUTPUT_NAME, contract_in, read_content, text_of
-=======
-from medstill.deploy.contract import Contract, read_contract
 from medstill.deploy.devices import CPU, check_running, provider_of
->>>>>>> 08f16d1 (One Segmenter for files, images and arrays; scans are prepared and restored slab by slab in threads)
+from medstill.deploy.metadata import INPUT_NAME, OUTPUT_NAME, contract_in, read_content, text_of
 from medstill.errors import ModelFileError, ShapeError
 from medstill.runs import cores
 
@@ -89,43 +85,25 @@ def load_model(path: Path | str, *, threads: int | None = None, device: str = CP
     path = Path(path)
     if threads is not None and threads < 1:
         raise ModelFileError(f"threads must be 1 or more, or None for all cores; got {threads}.")
-<<<<<<< HEAD
     content = read_content(path)
     contract = contract_in(text_of(content, path), path)
-    return OnnxModel(path, contract, _open(content, path, threads))
+    calls, inner = _division(threads or cores(), contract) if device == CPU else (1, 1)
+    return OnnxModel(path, contract, _open(content, path, inner, device), calls)
 
 
-def _open(content: bytes, path: Path, threads: int | None) -> Any:
-=======
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise ModelFileError(
-            f"Expected a model file at '{path}', found {found}. "
-            "Give the .onnx file that 'medstill export' wrote."
-        )
-    calls = (threads or cores()) if device == CPU else 1
-    session = _open(path, 1, device)
-    contract = read_contract(session.get_modelmeta().custom_metadata_map, path)
-    _check_fit(session, contract, path)
-    return OnnxModel(path, contract, session, calls)
+def _division(threads: int, contract: Contract) -> tuple[int, int]:
+    """Calls side by side and threads of each: many slices are there, large patches may be few."""
+    return (threads, 1) if contract.preparation.spatial_dims == 2 else (min(threads, 2), threads)
 
 
-def _open(path: Path, threads: int, device: str) -> Any:
+def _open(content: bytes, path: Path, threads: int, device: str) -> Any:
     provider = provider_of(device)
->>>>>>> 08f16d1 (One Segmenter for files, images and arrays; scans are prepared and restored slab by slab in threads)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _SILENT
     try:
-<<<<<<< HEAD
-        return onnxruntime.InferenceSession(
-            content, sess_options=options, providers=["CPUExecutionProvider"]
-=======
-        session = onnxruntime.InferenceSession(
-            str(path), sess_options=options, providers=[provider]
->>>>>>> 08f16d1 (One Segmenter for files, images and arrays; scans are prepared and restored slab by slab in threads)
-        )
+        session = onnxruntime.InferenceSession(content, sess_options=options, providers=[provider])
     except Exception as error:  # onnxruntime's errors share no base class but this
         raise ModelFileError(
             f"'{path}' is no ONNX network that onnxruntime {onnxruntime.__version__} can load: "

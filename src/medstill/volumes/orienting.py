@@ -9,8 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from medstill.volumes.geometry import ORIENTATION
-from medstill.volumes.records import Geometry
+from medstill.volumes.records import ORIENTATION, Geometry
 
 
 @dataclass(frozen=True)
