@@ -129,6 +129,20 @@ def table(out: StudyFolder) -> None:
     terminal_study.show_table(terminal.console(), out, write_table(out))
 
 
+@app.command(name="time")
+def time_networks(out: StudyFolder) -> None:
+    """Measure the milliseconds of every network on this machine, for the plots of the report.
+
+    All take turns in onnxruntime with one thread. Writes times.json; no table and no hash changes.
+    """
+    from medstill import pipeline, terminal, terminal_study
+    from medstill.study import timing
+
+    console = terminal.console()
+    terminal_study.show_times(console, out, timing.time_networks(out))
+    terminal.show_page(console, pipeline.report(out))
+
+
 @app.command()
 def select(
     out: StudyFolder,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medstill.study.checking import Checked
     from medstill.study.cleaning import Leftover
     from medstill.study.status import GridState
+    from medstill.study.timing import Times
 
 STYLES = {"finished": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
 
@@ -97,6 +98,21 @@ def show_rows(out: Console, summary: GridSummary) -> None:
     if summary.missing:
         text = f"{len(summary.missing)} not scored yet: {', '.join(summary.missing)}."
         out.print(text, style="yellow", markup=False, soft_wrap=True)
+
+
+def show_times(out: Console, folder: Path, times: Times) -> None:
+    """What the networks of a study take to answer."""
+    table = new_table("row", "network", "ms", "fastest to slowest")
+    for one in times.networks:
+        span = f"{one.low:.2f} to {one.high:.2f}"
+        table.add_row(one.row, one.network, f"{one.milliseconds:.2f}", span)
+    out.print(table)
+    out.print(
+        f"One input, {times.runtime}, {times.threads} thread, {times.cpu}; median of "
+        f"{times.rounds} rounds. Times: {folder / 'times.json'}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def show_leftovers(out: Console, folder: Path, found: Sequence[Leftover]) -> None:

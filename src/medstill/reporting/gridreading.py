@@ -16,6 +16,7 @@ from medstill.reporting.gridrecords import (
     GridRow,
     GridSummary,
     NetworkFacts,
+    Times,
 )
 from medstill.reporting.reading import checked, validated
 from medstill.reporting.records import ModelRow
@@ -24,6 +25,7 @@ from medstill.volumes.records import Split
 
 GRID_FILE = "grid.json"
 TABLE_FILE = "table.json"
+TIMES_FILE = "times.json"
 FAILURE_FILE = "failure.json"
 RUNS = "runs"
 
@@ -37,6 +39,8 @@ class GridStudy:
     summary: GridSummary
     facts: Mapping[str, NetworkFacts]
     """Name of a network -> what it costs, for networks whose folder is gone."""
+    times: Times | None = None
+    """What the networks take to answer, where that was measured."""
 
     def runs_of(self, row: GridRow) -> tuple[Path, ...]:
         """The run folders that a row of the table is made of, as far as they are there."""
@@ -58,6 +62,13 @@ class GridStudy:
 
     def facts_of(self, row: GridRow, model: ModelRow) -> NetworkFacts | None:
         """What a network of a row costs; None when nothing says so."""
+        found = self._kept_facts(row, model)
+        milliseconds = self.times.of(row.name, model.student) if self.times else None
+        if found is None or milliseconds is None:
+            return found
+        return found.model_copy(update={"milliseconds": milliseconds})
+
+    def _kept_facts(self, row: GridRow, model: ModelRow) -> NetworkFacts | None:
         for run in self.runs_of(row):
             for ref in _networks(run, model):
                 path = ref.folder(run) / STAGE_FILE
@@ -111,4 +122,5 @@ def read_grid(folder: Path) -> GridStudy:
         manifest=manifest,
         summary=validated(table, GridSummary, content),
         facts=validated(table, dict[str, NetworkFacts], content.get("facts", {})),
+        times=checked(times, Times) if (times := folder / TIMES_FILE).exists() else None,
     )

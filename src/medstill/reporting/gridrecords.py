@@ -58,7 +58,31 @@ class NetworkFacts(Facts):
     """What a network costs; its time only where it was measured."""
 
     milliseconds: float | None = None
-    """Time of one input on this machine's CPU."""
+    """Time of one input on some machine's CPU."""
+
+
+class Time(Shown):
+    """How long a network of a row takes for one input."""
+
+    row: str
+    network: str
+    milliseconds: float
+    size: tuple[int, ...]
+
+
+class Times(Shown):
+    """`times.json`: all networks of a study, measured side by side."""
+
+    cpu: str
+    runtime: str
+    threads: int
+    rounds: int
+    networks: tuple[Time, ...]
+
+    def of(self, row: str, network: str) -> float | None:
+        """Milliseconds of a network; None when it was not measured."""
+        found = (one for one in self.networks if (one.row, one.network) == (row, network))
+        return next((one.milliseconds for one in found), None)
 
 
 class GridSummary(Shown):

@@ -8,6 +8,7 @@ shared/KIND-HASH/    prepared cases, networks and slices, by the hash of all tha
                      `shared.link` in its place leads to a folder that several grids share
 lock                 held by the process that computes into the folder
 table.json, table.md, report.html
+times.json           what networks take on the machine where `medstill study time` measured it
 """
 
 from __future__ import annotations
