@@ -39,8 +39,15 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
     return parse_study(content, source=str(path))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(
+    path: Path, *, kind: str = "study file", example: str = "one of the files in studies/"
+) -> dict[str, Any]:
     """The keys and values of a YAML file.
+
+    Args:
+        path: The file.
+        kind: What it is, for messages.
+        example: From what one may start, for messages.
 
     Raises:
         ConfigError: The file is missing, no YAML, or holds something else.
@@ -48,13 +55,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"Cannot read the study file '{path}': {error.strerror}.") from error
+        raise ConfigError(f"Cannot read the {kind} '{path}': {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The study file '{path}' is not valid YAML: {error}") from error
+        raise ConfigError(f"The {kind} '{path}' is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(
-            f"The study file '{path}' must hold keys and values, but holds "
-            f"{type(content).__name__}. Start from one of the files in studies/."
+            f"The {kind} '{path}' must hold keys and values, but holds "
+            f"{type(content).__name__}. Start from {example}."
         )
     return content
 
