@@ -37,6 +37,14 @@ def dump_of(path: Path) -> str:
     return _run("dcmdump", "apt install dcmtk", str(path))
 
 
+def structures_of(path: Path, series: Path, folder: Path) -> dict[str, sitk.Image]:
+    """Each structure of an RTSTRUCT as a mask, as plastimatch fills it."""
+    arguments = ("--input", str(path), "--referenced-ct", str(series))
+    output = ("--output-prefix", str(folder), "--prefix-format", "nrrd")
+    _run("plastimatch", "apt install plastimatch", "convert", *arguments, *output)
+    return {file.stem: sitk.ReadImage(str(file)) for file in folder.glob("*.nrrd")}
+
+
 def on_grid(image: sitk.Image, grid: sitk.Image) -> np.ndarray:
     """A mask, which may cover a part of a grid, as an array on the whole of it."""
     moved = sitk.Resample(image, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom_made import PLANS, Made, make
-from dicom_peers import errors_of
+from dicom_peers import errors_of, on_grid, structures_of
 
 from dicom_factory import FRAME_OF_REFERENCE, STUDY, Plan
 
@@ -110,6 +110,19 @@ def test_dciodvfy_finds_no_error(tmp_path: Path, classes: int, frames: bool) -> 
     assert errors_of(made.path) == []
     drawings = pydicom.dcmread(made.path).ROIContourSequence
     assert ["ContourSequence" in drawing for drawing in drawings] == [classes > 0, classes > 1]
+
+
+def test_plastimatch_fills_them_to_the_mask(tmp_path: Path) -> None:
+    """A ring around a core and, touching nothing, an island: one outline with a hole, two without."""
+    y, x = np.indices((64, 64))
+    from_centre = np.hypot(y - 30, x - 25)
+    slice_YX = np.where(from_centre < 22, 1, 0) - (from_centre < 9) + 2 * (from_centre < 5)
+    slice_YX[np.hypot(y - 50, x - 50) < 6] = 1
+    values = np.repeat(slice_YX[None], 5, axis=0)
+    made = make(tmp_path, Plan(size=values.shape), values=values, write="write_rtstruct")
+    found = structures_of(made.path, tmp_path / "series", tmp_path / "filled")
+    for name, value in (("spleen", 1), ("Milz & Ärger", 2)):
+        np.testing.assert_array_equal(on_grid(found[name], made.label), values == value)
 
 
 def test_each_contour_names_the_slice_on_which_it_lies(tmp_path: Path) -> None:

@@ -183,6 +183,20 @@ def test_attributes_that_anonymisers_remove_may_be_missing(tmp_path: Path) -> No
     assert meta.MediaStorageSOPInstanceUID in references
 
 
+def test_images_without_study_get_one_that_all_objects_share(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = make(tmp_path, Plan())
+    _changed(made, lambda data: setattr(data, "StudyInstanceUID", ""))
+    dicom.write_seg(made.label, made.sources, contract(), made.path)
+    assert "lack StudyInstanceUID: made-up ones stand in what is written" in caplog.text
+    other = dicom.write_rtstruct(made.label, made.sources, contract(), tmp_path / "rt.dcm")
+    study = made.seg.StudyInstanceUID
+    assert study.startswith("1.2.826.0.1.3680043.8.498.")
+    assert pydicom.dcmread(other).StudyInstanceUID == study
+    assert errors_of(made.path) == []
+
+
 def test_names_in_other_scripts_survive(tmp_path: Path) -> None:
     made = make(tmp_path, Plan())
 

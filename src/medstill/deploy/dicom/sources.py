@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from medstill.volumes.geometry import array_CZYX
 from medstill.volumes.grids import GRID_TOLERANCE
 from medstill.volumes.records import LabelArray
 
+_LOG = logging.getLogger(__name__)
+
 _MAY_BE_EMPTY: Final = (
     "PatientID",
     "PatientName",
@@ -35,20 +38,21 @@ _MAY_BE_EMPTY: Final = (
     "PositionReferenceIndicator",
 )
 """What the standard demands, though without a value: scanners and anonymisers leave it out."""
-_NEEDED: Final = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+_NEEDED: Final = ("SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID")
+_MADE_UP: Final = ("StudyInstanceUID", "SeriesInstanceUID")
+"""What some anonymisers empty: another takes its place, the same for all objects of the images."""
 _OF_A_SLICE: Final = {
     "position": "ImagePositionPatient",
     "orientation": "ImageOrientationPatient",
     "spacing": "PixelSpacing",
 }
 _READ: Final = (
-    "SOPClassUID",
-    "SOPInstanceUID",
     "Modality",
     "Rows",
     "Columns",
     "SliceThickness",
     *_NEEDED,
+    *_MADE_UP,
     *_OF_A_SLICE.values(),
 )
 
@@ -111,6 +115,7 @@ def read_sources(paths: Sequence[Path], label: sitk.Image) -> Sources:
     datasets = [_read(path, whole=not index) for index, path in enumerate(paths)]
     for dataset, path in zip(datasets, paths, strict=True):
         _complete(dataset, path)
+    _make_up(datasets, paths[0].parent)
     headers = [
         (dataset, header)
         for dataset, path in zip(datasets, paths, strict=True)
@@ -199,6 +204,22 @@ def _complete(dataset: Dataset, path: Path) -> None:
     for name in _MAY_BE_EMPTY:
         if name not in dataset:
             setattr(dataset, name, None)
+
+
+def _make_up(datasets: Sequence[Dataset], folder: Path) -> None:
+    instances = sorted(dataset.SOPInstanceUID for dataset in datasets)
+    lacking = [name for name in _MADE_UP if not all(data.get(name) for data in datasets)]
+    for name in lacking:
+        uid = pydicom.uid.generate_uid(entropy_srcs=[name, *instances])
+        for dataset in datasets:
+            setattr(dataset, name, uid)
+    if lacking:
+        _LOG.warning(
+            "The images in '%s' lack %s: made-up ones stand in what is written, so an archive "
+            "will not file it beside them.",
+            folder,
+            " and ".join(lacking),
+        )
 
 
 def _headers(dataset: Dataset, path: Path) -> tuple[Slice, ...]:
