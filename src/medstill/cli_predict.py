@@ -28,6 +28,19 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write class probabilities too.")
     ] = False,
+    series: Annotated[
+        str | None, typer.Option(help="UID or description of the DICOM series to take.")
+    ] = None,
+    format: Annotated[  # the name of the option
+        str,
+        typer.Option(help="Of the labels: nifti, dicom-seg, or auto: by the name of OUTPUT."),
+    ] = "auto",
+    rtstruct: Annotated[
+        bool, typer.Option("--rtstruct", help="Write contours of a DICOM series too.")
+    ] = False,
+    capture: Annotated[
+        bool, typer.Option("--capture", help="Write a picture of a DICOM series too.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace outputs that exist.")] = False,
 ) -> None:
     """Segment new scans: labels in the geometry of the input, volumes in ml."""
@@ -43,6 +56,10 @@ def predict(
         overwrite=overwrite,
         threads=threads,
         device=device,
+        format=format,
+        rtstruct=rtstruct,
+        capture=capture,
+        series=series,
     )
     with terminal_predict.following(terminal.console()) as show:
         results = pipeline.predict(model, source, target, options=options, on_case=show)

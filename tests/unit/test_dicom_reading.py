@@ -194,8 +194,8 @@ def test_several_series_must_be_chosen_from_and_no_person_is_named(tmp_path: Pat
     with pytest.raises(GeometryError, match=r"holds 2 series: expected one") as caught:
         read_series(folder)
     message = str(caught.value)
-    assert "1.2.3.1  CT  'venous'  5 files, 5 slices" in message
-    assert "1.2.3.2  CT  'native'  3 files, 3 slices" in message
+    assert "1.2.3.1  CT  'venous'  5 file(s), 5 slices" in message
+    assert "1.2.3.2  CT  'native'  3 file(s), 3 slices" in message
     assert "Doe" not in message
     assert "4711" not in message
     assert read_series(folder, "1.2.3.2").GetSize() == (COLUMNS, ROWS, 3)

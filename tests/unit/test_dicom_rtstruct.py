@@ -113,7 +113,7 @@ def test_dciodvfy_finds_no_error(tmp_path: Path, classes: int, frames: bool) -> 
 
 
 def test_plastimatch_fills_them_to_the_mask(tmp_path: Path) -> None:
-    """A ring around a core and, touching nothing, an island: one outline with a hole, two without."""
+    """A ring around a core, and an island: one outline with a hole, two without."""
     y, x = np.indices((64, 64))
     from_centre = np.hypot(y - 30, x - 25)
     slice_YX = np.where(from_centre < 22, 1, 0) - (from_centre < 9) + 2 * (from_centre < 5)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from medstill.deploy.files import Job
 from medstill.deploy.segmentation import Segmentation
+from medstill.errors import unknown_name
 from medstill.volumes.io import is_flat, stem_of, suffix_of, write_image
+
+AUTO: Final = "auto"
+NIFTI: Final = "nifti"
+DICOM_SEG: Final = "dicom-seg"
+FORMATS: Final = (AUTO, NIFTI, DICOM_SEG)
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,10 @@ class PredictOptions:
         overwrite: Replace outputs that exist.
         threads: Threads to compute with; None takes all cores.
         device: `cpu`, or another device of the installed onnxruntime.
+        format: One of `FORMATS`: of the label file. `auto` goes by its name, and else by the image.
+        rtstruct: Write contours beside it, as `CASE_rtstruct.dcm`; for a DICOM series.
+        capture: Write a picture beside it, as `CASE_preview.dcm`; for a DICOM series.
+        series: UID or description of the DICOM series to take, where there are several.
     """
 
     overlap: float | None = None
@@ -33,6 +44,14 @@ class PredictOptions:
     overwrite: bool = False
     threads: int | None = None
     device: str = "cpu"
+    format: str = AUTO
+    rtstruct: bool = False
+    capture: bool = False
+    series: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise unknown_name("format of labels", self.format, FORMATS)
 
 
 @dataclass(frozen=True)
@@ -75,5 +94,5 @@ def write_case(job: Job, found: Segmentation) -> CaseResult:
 
 def probability_file(output: Path) -> Path:
     """Where the probabilities of a label file lie."""
-    suffix = ".nii.gz" if is_flat(output) else suffix_of(output)
+    suffix = ".nii.gz" if is_flat(output) or suffix_of(output) == ".dcm" else suffix_of(output)
     return output.with_name(f"{stem_of(output)}_probabilities{suffix}")

@@ -15,6 +15,7 @@ from medstill.errors import DataError, LayoutError
 from medstill.volumes.io import IMAGE_SUFFIXES, is_flat, stem_of, suffix_of
 
 _LOSSLESS: Final = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff")
+_NIFTI: Final = (".nii.gz", ".nii")
 _CHANNEL: Final = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 
 
@@ -27,27 +28,31 @@ class Job:
     output: Path
 
 
-def folder_jobs(files: Iterable[Path], target: Path, channels: int) -> list[Job]:
+def folder_jobs(
+    files: Iterable[Path], target: Path, channels: int, *, nifti: bool = False
+) -> list[Job]:
     """One job a case among the images of a folder, in the order of the cases' names.
 
     Args:
         files: The images.
         target: The folder of the outputs.
         channels: Channels of the model; so many files `CASE_0000`, ... are one case.
+        nifti: Whether labels become NIfTI whatever the image is.
     """
     return [
-        Job(case, inputs, target / _output_name(case, inputs[0]))
+        Job(case, inputs, target / _output_name(case, inputs[0], nifti))
         for case, inputs in _cases(files, channels)
     ]
 
 
-def single_job(source: Path, target: Path, channels: int) -> Job:
+def single_job(source: Path, target: Path, channels: int, *, nifti: bool = False) -> Job:
     """The job of one image file or one DICOM folder.
 
     Args:
         source: The image; of a channel file `CASE_0000` the other channels are found beside it.
         target: The label file, or the folder for it.
         channels: Channels of the model.
+        nifti: Whether labels become NIfTI whatever the image is.
 
     Raises:
         LayoutError: The folder is empty.
@@ -63,14 +68,15 @@ def single_job(source: Path, target: Path, channels: int) -> Job:
             "DICOM series. Check the name."
         )
     if suffix_of(target) and not target.is_dir():
-        if suffix_of(target) not in _LOSSLESS:
+        endings = _NIFTI if nifti else _LOSSLESS
+        if suffix_of(target) not in endings:
             raise DataError(
-                f"'{target}' cannot hold labels exactly: expected a name that ends with one of "
-                f"{', '.join(_LOSSLESS)}, found '{suffix_of(target)}'. Choose .nii.gz, or .png for "
+                f"'{target}' cannot hold labels as asked: expected a name that ends with one of "
+                f"{', '.join(endings)}, found '{suffix_of(target)}'. Choose .nii.gz, or .png for "
                 "a picture."
             )
         return Job(case, inputs, target)
-    return Job(case, inputs, target / _output_name(case, source))
+    return Job(case, inputs, target / _output_name(case, source, nifti))
 
 
 def _with_siblings(source: Path, channels: int) -> tuple[str, tuple[Path, ...]]:
@@ -82,7 +88,9 @@ def _with_siblings(source: Path, channels: int) -> tuple[str, tuple[Path, ...]]:
     return stem_of(source), (source,)
 
 
-def _output_name(case: str, source: Path) -> str:
+def _output_name(case: str, source: Path, nifti: bool) -> str:
+    if nifti:
+        return case + ".nii.gz"
     if suffix_of(source) in _LOSSLESS:
         return case + suffix_of(source)
     return case + (".png" if is_flat(source) else ".nii.gz")

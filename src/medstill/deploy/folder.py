@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import SimpleITK as sitk
 
-from medstill.deploy.cases import CaseResult, PredictOptions, probability_file, write_case
+from medstill.deploy.cases import NIFTI, CaseResult, PredictOptions, probability_file, write_case
 from medstill.deploy.contract import Contract
 from medstill.deploy.files import Job, check_outputs, folder_jobs
 from medstill.deploy.segmentation import Segmentation
@@ -45,7 +45,8 @@ def predict_folder(
             f"The input is a folder of images, but the output '{target}' is named like a file. "
             "Give a folder."
         )
-    jobs = folder_jobs(files, target, segmenter.contract.preparation.channels)
+    channels = segmenter.contract.preparation.channels
+    jobs = folder_jobs(files, target, channels, nifti=options.format == NIFTI)
     check_outputs(jobs)
     summary = _Summary(target / SUMMARY_FILE, segmenter.contract)
     known = summary.open(overwrite=options.overwrite)

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medstill.deploy.calls import Network
-from medstill.deploy.cases import CaseResult, PredictOptions, write_case
+from medstill.deploy.cases import NIFTI, CaseResult, PredictOptions, write_case
+from medstill.deploy.dicom_case import asks_for_dicom, predict_series
 from medstill.deploy.files import check_outputs, image_files, single_job
 from medstill.deploy.folder import predict_folder
 from medstill.deploy.segmentation import Segmentation, segment
 from medstill.deploy.segmenter import Model, Segmenter
 from medstill.errors import DataError
-from medstill.volumes.io import read_channels
+from medstill.volumes.checks import is_dicom
+from medstill.volumes.io import read_channels, suffix_of
 
 __all__ = [
     "CaseResult",
@@ -39,9 +41,9 @@ def predict_path(
     """Segment a file, a DICOM folder or every image of a folder, and write labels.
 
     A label file is named after its image; formats that cannot hold labels exactly (JPEG, GIF,
-    DICOM) become PNG or `.nii.gz`. In a folder, the files `CASE_0000`, `CASE_0001`, ... of a model
-    of so many channels are one case; one bad case does not end the rest, finished cases of the
-    same model are skipped, and `volumes.json` sums up.
+    DICOM) become PNG or `.nii.gz`, unless another is asked for. In a folder, the files
+    `CASE_0000`, `CASE_0001`, ... of a model of so many channels are one case; one bad case does not
+    end the rest, finished cases of the same model are skipped, and `volumes.json` sums up.
 
     Args:
         model: The network with its contract.
@@ -63,10 +65,15 @@ def predict_path(
     options = options or PredictOptions()
     report = on_case or _nothing
     segmenter = _segmenter(model, options)
+    if asks_for_dicom(target, options):
+        result = predict_series(segmenter, _series_source(source), target, options)
+        report(result)
+        return (result,)
     files = image_files(source) if source.is_dir() else ()
     if files:
         return predict_folder(segmenter, files, target, options, report)
-    job = single_job(source, target, model.contract.preparation.channels)
+    channels = model.contract.preparation.channels
+    job = single_job(source, target, channels, nifti=options.format == NIFTI)
     check_outputs([job])
     if job.output.exists() and not options.overwrite:
         raise DataError(
@@ -76,6 +83,16 @@ def predict_path(
     result = write_case(job, segmenter(read_channels(job.inputs)))
     report(result)
     return (result,)
+
+
+def _series_source(source: Path) -> Path:
+    if not source.is_file() or suffix_of(source) == ".dcm" or is_dicom(source):
+        return source
+    raise DataError(
+        f"'{source}' is no DICOM image: expected a folder or file of a DICOM series, since "
+        "--format dicom-seg, --rtstruct, --capture, --series or an output named .dcm refer to one. "
+        "Give the series, or leave these options out."
+    )
 
 
 def _nothing(_: CaseResult) -> None:

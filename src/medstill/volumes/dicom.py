@@ -165,7 +165,7 @@ def _fitting(found: Sequence[SeriesInfo], wanted: str) -> tuple[SeriesInfo, ...]
 
 def _rows(found: Sequence[SeriesInfo]) -> str:
     return "".join(
-        f"\n  {one.uid}  {one.modality or '?'}  '{one.description}'  {len(one.files)} files, "
+        f"\n  {one.uid}  {one.modality or '?'}  '{one.description}'  {len(one.files)} file(s), "
         f"{one.slices} slices"
         for one in found
     )

@@ -39,6 +39,7 @@ __all__ = [
     "GRID_TOLERANCE",
     "IMAGE_SUFFIXES",
     "check_same_grid",
+    "check_values",
     "content_hash_of",
     "is_flat",
     "read_channels",
@@ -70,6 +71,16 @@ def read_image(path: Path) -> sitk.Image:
         IntensityError: It holds NaN or Inf, or one value only.
     """
     image = load(path)
+    check_values(image, path)
+    return image
+
+
+def check_values(image: sitk.Image, path: Path) -> None:
+    """Demand that an image holds finite numbers, and more than one.
+
+    Raises:
+        IntensityError: It holds NaN or Inf, or one value only.
+    """
     low, high = _range(image)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise not_finite(path)
@@ -78,7 +89,6 @@ def read_image(path: Path) -> sitk.Image:
             f"'{path}' is constant: expected an image, found {low:g} in every voxel. "
             "Check how the file was written, or leave the case out."
         )
-    return image
 
 
 def read_channels(paths: Sequence[Path]) -> sitk.Image:
