@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medstill.cli_predict import predict
+from medstill.cli_predict import benchmark, predict
 from medstill.cli_study import app as study_app
 from medstill.errors import ConfigError, MedstillError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 
 app.add_typer(study_app, name="study")
 app.command()(predict)
+app.command()(benchmark)
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]

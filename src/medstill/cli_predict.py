@@ -65,3 +65,35 @@ def predict(
         results = pipeline.predict(model, source, target, options=options, on_case=show)
     if any(result.error for result in results):
         raise typer.Exit(2)
+
+
+def benchmark(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="Exported files, or run folders.")
+    ],
+    source: Annotated[
+        Path | None, typer.Option("--input", help="A scan; default: a drawn CT.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all cores.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each model is measured.")] = 5,
+    slices: Annotated[int, typer.Option(min=1, help="Slices of the drawn CT.")] = 100,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the measurements as JSON.")
+    ] = None,
+) -> None:
+    """Measure models side by side: time of network and phases, memory, share of the limit."""
+    from medstill import handover, terminal, terminal_predict
+    from medstill.deploy.benchmark import benchmark as measure
+    from medstill.runs import write_json
+
+    found = measure(
+        models,
+        source,
+        open_model=handover.open_model,
+        threads=threads,
+        rounds=rounds,
+        slices=slices,
+    )
+    if output is not None:
+        write_json(output, found.model_dump(mode="json"))
+    terminal_predict.show_benchmark(terminal.console(), found)

@@ -58,7 +58,7 @@ def test_help_imports_nothing_that_it_does_not_need():
 
 def test_every_stage_has_a_command():
     stages = {"run", "prepare", "train-teacher", "distill", "evaluate", "export", "report"}
-    others = {"inspect", "predict", "networks", "phantom", "info", "study"}
+    others = {"inspect", "predict", "benchmark", "networks", "phantom", "info", "study"}
     assert stages | others == set(COMMANDS)
 
 

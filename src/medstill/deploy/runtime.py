@@ -26,13 +26,22 @@ class OnnxModel:
         contract: How images become its input and its output becomes labels.
         calls: How many calls from threads of their own use the device best. Small networks are
             faster with one thread a call and a call a core than with all cores in one call.
+        call_threads: Threads of one call.
     """
 
-    def __init__(self, path: Path, contract: Contract, session: Any, calls: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        contract: Contract,
+        session: Any,
+        calls: int = 1,
+        call_threads: int = 1,
+    ) -> None:
         """Hold a session whose inputs and outputs have been checked; see `load_model`."""
         self.path = path
         self.contract = contract
         self.calls = calls
+        self.call_threads = call_threads
         self._session = session
 
     def __call__(self, array: NDArray[np.floating], /) -> NDArray[np.float32]:
@@ -87,8 +96,8 @@ def load_model(path: Path | str, *, threads: int | None = None, device: str = CP
         raise ModelFileError(f"threads must be 1 or more, or None for all cores; got {threads}.")
     content = read_content(path)
     contract = contract_in(text_of(content, path), path)
-    calls, inner = _division(threads or cores(), contract) if device == CPU else (1, 1)
-    return OnnxModel(path, contract, _open(content, path, inner, device), calls)
+    calls, each = _division(threads or cores(), contract) if device == CPU else (1, 1)
+    return OnnxModel(path, contract, _open(content, path, each, device), calls, each)
 
 
 def _division(threads: int, contract: Contract) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import SimpleITK as sitk
@@ -29,6 +30,7 @@ from medstill.deploy.calls import (
 )
 from medstill.deploy.restoring import Plane, Restorer, probabilities
 from medstill.deploy.screening import warnings_of
+from medstill.deploy.stopwatch import Stopwatch, TimedVolume
 from medstill.errors import DataError
 from medstill.patches.sweep import Tiling, sweep
 from medstill.volumes.components import largest_components
@@ -37,6 +39,11 @@ from medstill.volumes.records import LabelArray, Preparation
 from medstill.volumes.slabs import SlabScan
 
 __all__ = ["Network", "SegmentOptions", "Segmentation", "probabilities", "segment", "volumes_ml"]
+
+PREPARE: Final = "prepare"
+NETWORK: Final = "network"
+RESTORE: Final = "restore"
+"""Phases that a stopwatch counts."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,7 @@ def segment(
     network: Network,
     preparation: Preparation,
     options: SegmentOptions | None = None,
+    watch: Stopwatch | None = None,
 ) -> Segmentation:
     """Segment one image.
 
@@ -92,26 +100,29 @@ def segment(
         network: The network; one logit channel is a sigmoid, more are a softmax over classes.
         preparation: How the network's training images were prepared.
         options: How.
+        watch: Counts the phases `prepare`, `network` and `restore`.
 
     Raises:
         DataError: The image has another number of channels.
         ShapeError: The network's output does not fit its input or the classes.
     """
-    options = options or SegmentOptions()
+    options, watch = options or SegmentOptions(), watch or Stopwatch()
     if image.GetNumberOfComponentsPerPixel() != preparation.channels:
         raise DataError(
             f"Expected an image of {preparation.channels} channel(s), as in training, found "
             f"{image.GetNumberOfComponentsPerPixel()}. Channels in files of their own are named "
             "CASE_0000, CASE_0001, ... and lie in one folder."
         )
-    scan = SlabScan(image, preparation)
-    called = _called(network, preparation, options)
+    with watch.phase(PREPARE):
+        scan = SlabScan(image, preparation)
+    called = watch.timed(NETWORK, _called(network, preparation, options))
     tiling = Tiling(
         preparation.patch_zyx, options.overlap, options.batch_size, preparation.pad_value
     )
     canvas = _Canvas(scan, len(preparation.classes) if options.keep_probabilities else 0)
     with side_by_side(options.workers) as each:
-        canvas.draw(sweep(scan, called, tiling, each), each)
+        planes = sweep(TimedVolume(scan, PREPARE, watch), called, tiling, each)
+        canvas.draw(planes, watch.timed_each(RESTORE, each))
     label_ZYX = canvas.label_ZYX
     if options.largest_component:
         label_ZYX = largest_components(label_ZYX)

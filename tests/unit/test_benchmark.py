@@ -1,0 +1,73 @@
+"""Models measured side by side, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from tiny_onnx import write
+from typer.testing import CliRunner
+
+from medstill import cli, handover
+from medstill.deploy.benchmark import PHASES, benchmark, drawn_ct, spread
+from medstill.errors import ConfigError, ModelFileError
+
+
+def test_two_models_take_part_in_every_round(tmp_path):
+    models = [write(tmp_path / f"{name}.onnx") for name in ("first", "second")]
+    file = tmp_path / "found.json"
+    arguments = ["benchmark", *map(str, models), "--rounds", "2", "--slices", "3", "--threads", "1"]
+    result = CliRunner().invoke(cli.app, [*arguments, "-o", str(file)])
+    assert result.exit_code == 0, result.output
+    assert "first.onnx (onnxruntime, random)" in result.output
+    found = json.loads(file.read_text())
+    assert found["size_xyz"] == [512, 512, 3]
+    assert found["machine"]["threads"] == 1
+    assert found["machine"]["gemm_gmacs"]["n"] == 2
+    for row, name in zip(found["models"], ("first.onnx", "second.onnx"), strict=True):
+        assert row["model"] == name
+        assert row["end_to_end_s"]["n"] == 2
+        assert row["network_ms"]["n"] == 16
+        assert set(row["phases_s"]) == set(PHASES)
+        assert (
+            sum(one["median"] for one in row["phases_s"].values())
+            > 0.5 * (row["end_to_end_s"]["median"])
+        )
+        assert row["share_of_limit"] > 0
+        assert 50 < row["peak_memory_mb"] < 2000
+        rate = row["macs"] / (row["network_ms"]["median"] * 1e6)
+        limit = found["machine"]["gemm_gmacs"]["median"] * row["call_threads"]
+        assert row["share_of_limit"] == pytest.approx(rate / limit)
+
+
+def test_a_scan_of_ones_own_is_measured(tmp_path):
+    image = sitk.GetImageFromArray(np.arange(17 * 23 * 31, dtype=np.int16).reshape(17, 23, 31))
+    sitk.WriteImage(image, tmp_path / "scan.nii.gz")
+    model = write(tmp_path / "model.onnx", dims=3)
+    found = benchmark(
+        [model], tmp_path / "scan.nii.gz", open_model=handover.open_model, threads=2, rounds=1
+    )
+    assert (found.source, found.size_xyz) == ("scan.nii.gz", (31, 23, 17))
+    assert found.models[0].call_threads == 2
+
+
+def test_what_a_model_says_is_told(tmp_path):
+    (tmp_path / "broken.onnx").write_text("no network")
+    with pytest.raises(ModelFileError, match=r"broken\.onnx' could not be measured: .*export"):
+        benchmark([tmp_path / "broken.onnx"], None, open_model=handover.open_model)
+    with pytest.raises(ConfigError, match="got 0, 5 and 100"):
+        benchmark([], None, open_model=handover.open_model)
+
+
+def test_spreads_are_median_and_95th_percentile():
+    found = spread([float(value) for value in range(101)])
+    assert (found.median, found.p95, found.n) == (50.0, 95.0, 101)
+
+
+def test_the_drawn_ct_is_as_hard_to_store_as_a_ct(tmp_path):
+    sitk.WriteImage(drawn_ct(2, 0.8), tmp_path / "ct.nii.gz", True)
+    size = (tmp_path / "ct.nii.gz").stat().st_size
+    assert 0.3 < size / (2 * 512 * 512 * 2) < 0.7
+    assert drawn_ct(1, 0.8).GetSpacing()[:2] == (0.8, 0.8)
