@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,13 @@ def make(
     label.CopyInformation(found.image)
     path = getattr(dicom, write)(label, found.sources, contract(), folder / "made.dcm")
     return Made(found.sources, label, path)
+
+
+def changed(made: Made, change: Callable[[Any], object]) -> None:
+    """Change the headers of the images and write them anew."""
+    import pydicom
+
+    for path in made.sources:
+        data = pydicom.dcmread(path)
+        change(data)
+        data.save_as(path)

@@ -58,6 +58,17 @@ def test_sources_are_in_the_order_of_the_slices(tmp_path: Path, plan: Plan) -> N
         )
 
 
+@pytest.mark.parametrize("syntax", ["RLELossless", "JPEGLSLossless"])
+def test_compressed_frames_are_read(tmp_path: Path, syntax: str) -> None:
+    path = write_frames(tmp_path / "a.dcm", Plan(shuffled=True))
+    expected = sitk.GetArrayFromImage(read_image(path))
+    data = pydicom.dcmread(path)
+    data.compress(getattr(pydicom.uid, syntax))
+    data.save_as(path)
+    assert pydicom.dcmread(path).file_meta.TransferSyntaxUID.is_compressed
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(path)), expected)
+
+
 def _frames(data: Any) -> Any:
     return data.PerFrameFunctionalGroupsSequence
 

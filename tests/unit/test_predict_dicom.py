@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_peers import errors_of
+from dicom_peers import errors_of, on_grid, voxels_of
 from test_predict import model
 
 from dicom_factory import Plan, write_frames, write_series
@@ -26,6 +26,7 @@ from medstill.volumes.records import ChannelIntensity
 pytest.importorskip("pydicom", reason="the series are written with pydicom")
 highdicom = pytest.importorskip("highdicom", reason="the objects are read with highdicom")
 
+SERIES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "dicom" / "ct-series"
 WINDOW = (ChannelIntensity(kind="ct-window", low=-160.0, high=240.0),)
 OTHER = Plan(uid="1.2.826.0.1.3680043.8.498.9", description="native", seed=3)
 
@@ -148,3 +149,15 @@ def test_a_missing_extra_is_told_before_anything_is_computed(
     with pytest.raises(MissingExtraError, match=r"pip install 'medstill\[dicom\]'"):
         predict(source, tmp_path / "seg.dcm")
     assert predict(source, tmp_path / "labels.nii.gz").output.exists()
+
+
+@pytest.mark.skipif(not SERIES.is_dir(), reason="the shared DICOM examples are not here")
+def test_a_real_series_becomes_objects_that_others_read(tmp_path: Path) -> None:
+    """Its anonymiser emptied study and series UID, its pixels are JPEG 2000."""
+    result = predict(SERIES, tmp_path / "seg.dcm", rtstruct=True, capture=True)
+    volume = predict(SERIES, tmp_path / "labels.nii.gz").output
+    label = sitk.ReadImage(volume)
+    for name in ("seg.dcm", "seg_rtstruct.dcm", "seg_preview.dcm"):
+        assert errors_of(tmp_path / name) == []
+    found = voxels_of(result.output, tmp_path / "dcmqi")
+    np.testing.assert_array_equal(on_grid(found[1], label), sitk.GetArrayFromImage(label))

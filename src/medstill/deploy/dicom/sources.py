@@ -15,6 +15,7 @@ import pydicom
 import SimpleITK as sitk
 from pydicom import Dataset
 
+from medstill.deploy.dicom.soundness import drop_unsound
 from medstill.errors import DataError, GeometryError, UnreadableFileError
 from medstill.volumes.checks import truncated
 from medstill.volumes.dicom_frames import frame_headers
@@ -113,6 +114,14 @@ def read_sources(paths: Sequence[Path], label: sitk.Image) -> Sources:
         GeometryError: The label map lies on another grid than the images.
     """
     datasets = [_read(path, whole=not index) for index, path in enumerate(paths)]
+    dropped = [drop_unsound(dataset) for dataset in datasets]
+    if dropped[0]:
+        _LOG.warning(
+            "The images in '%s' have values that the standard does not allow: %s. They are left "
+            "out of what is written.",
+            paths[0].parent,
+            ", ".join(dropped[0]),
+        )
     for dataset, path in zip(datasets, paths, strict=True):
         _complete(dataset, path)
     _make_up(datasets, paths[0].parent)
@@ -133,7 +142,7 @@ def read_sources(paths: Sequence[Path], label: sitk.Image) -> Sources:
         for (dataset, header), place in zip(headers, places, strict=True)
     )
     for dataset in datasets:
-        _share(dataset, datasets[0])
+        _share(dataset, datasets[0], label.GetSpacing()[2])
     return Sources(tuple(datasets), planes, label)
 
 
@@ -261,11 +270,19 @@ def _index_of(header: Slice, label: sitk.Image) -> int:
     return z
 
 
-def _share(dataset: Dataset, first: Dataset) -> None:
+def _share(dataset: Dataset, first: Dataset, step_mm: float) -> None:
     """Bring what all slices share to where it is looked for, in equal words."""
-    if "PerFrameFunctionalGroupsSequence" not in dataset:
+    measures: Any = dataset
+    if "PerFrameFunctionalGroupsSequence" in dataset:
+        measures = _share_groups(dataset).PixelMeasuresSequence[0]
+    else:
         dataset.ImageOrientationPatient = first.ImageOrientationPatient
-        return
+    if not measures.get("SliceThickness"):
+        # Demanded in what is written; the distance of the slices is the nearest that is known.
+        measures.SliceThickness = f"{step_mm:.6g}"
+
+
+def _share_groups(dataset: Dataset) -> Any:
     own = dataset.PerFrameFunctionalGroupsSequence[0]
     if not dataset.get("SharedFunctionalGroupsSequence"):
         dataset.SharedFunctionalGroupsSequence = [Dataset()]
@@ -273,3 +290,4 @@ def _share(dataset: Dataset, first: Dataset) -> None:
     for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
         if name not in shared:
             setattr(shared, name, own[name].value)
+    return shared
