@@ -18,6 +18,7 @@ pytest.importorskip("highdicom", reason="the objects are written with highdicom"
 
 from medstill.deploy.dicom.picture import (  # noqa: E402
     Entry,
+    areas,
     largest_slices,
     montage,
     tile,
@@ -31,9 +32,9 @@ def test_the_slices_with_the_largest_areas_are_shown() -> None:
     label = np.zeros((7, 9, 9), dtype=np.uint8)
     label[5, :3, :3], label[4, :2, :2] = 1, 1
     label[2, 4:8, 4:8], label[5, 8, 8] = 2, 2
-    assert largest_slices(label) == [2, 5]
-    assert largest_slices(label, most=1) == [2]
-    assert largest_slices(np.zeros((7, 2, 2), dtype=np.uint8)) == [3]
+    assert largest_slices(areas(label)) == [2, 5]
+    assert largest_slices(areas(label), most=1) == [2]
+    assert largest_slices(areas(np.zeros((7, 2, 2), dtype=np.uint8))) == [3]
 
 
 def test_pixels_become_square_and_labels_lie_where_they_are() -> None:

@@ -165,8 +165,8 @@ def _fitting(found: Sequence[SeriesInfo], wanted: str) -> tuple[SeriesInfo, ...]
 
 def _rows(found: Sequence[SeriesInfo]) -> str:
     return "".join(
-        f"\n  {one.uid}  {one.modality or '?'}  '{one.description}'  {len(one.files)} file(s), "
-        f"{one.slices} slices"
+        f"\n  {one.uid or 'no UID'}  {one.modality or '?'}  '{one.description}'  "
+        f"{len(one.files)} file(s), {one.slices} slices"
         for one in found
     )
 

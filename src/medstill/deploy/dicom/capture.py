@@ -6,7 +6,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medstill.deploy.contract import Contract
 from medstill.deploy.dicom.identity import heading, patient, save
-from medstill.deploy.dicom.picture import Entry, Picture, largest_slices, montage, tile
+from medstill.deploy.dicom.picture import Entry, Picture, areas, largest_slices, montage, tile
 from medstill.deploy.dicom.sources import Plane, Sources, describing, read_sources, reference
 from medstill.volumes.dicom_frames import read_frames
 from medstill.volumes.dicom_headers import Slice
@@ -50,9 +50,11 @@ def write_capture(
     """
     with describing(sources, "Secondary Capture"):
         held = read_sources(sources, label)
-        shown = _shown(held)
+        area_ZC = areas(array_CZYX(held.label)[0])
+        by_z = {plane.z: plane for plane in held.planes}
+        shown = [by_z[z] for z in largest_slices(area_ZC)]
         made = SCImage(
-            pixel_array=_draw(held, shown, contract),
+            pixel_array=_draw(held, shown, _legend(held, area_ZC, contract), contract),
             photometric_interpretation="RGB",
             bits_allocated=8,
             coordinate_system="PATIENT",
@@ -69,19 +71,14 @@ def write_capture(
         return save(made, path)
 
 
-def _shown(held: Sources) -> list[Plane]:
-    by_z = {plane.z: plane for plane in held.planes}
-    return [by_z[z] for z in largest_slices(array_CZYX(held.label)[0])]
-
-
-def _draw(held: Sources, shown: Sequence[Plane], contract: Contract) -> Picture:
+def _draw(
+    held: Sources, shown: Sequence[Plane], legend: list[Entry], contract: Contract
+) -> Picture:
     label_ZYX = array_CZYX(held.label)[0]
-    spacing = held.label.GetSpacing()
-    legend = _legend(label_ZYX, math.prod(spacing) / 1000.0, contract)
-    grays = _grays(shown, contract)
+    spacing_yx_mm = held.label.GetSpacing()[1::-1]
     tiles = [
-        tile(gray_YX, np.asarray(label_ZYX[plane.z], dtype=np.uint8), spacing[1::-1], legend)
-        for plane, gray_YX in zip(shown, grays, strict=True)
+        tile(gray_YX, np.asarray(label_ZYX[plane.z], dtype=np.uint8), spacing_yx_mm, legend)
+        for plane, gray_YX in zip(shown, _grays(shown, contract), strict=True)
     ]
     return montage(tiles, legend, contract.intended_use)
 
@@ -96,11 +93,11 @@ def _grays(shown: Sequence[Plane], contract: Contract) -> NDArray[np.floating]:
     return np.clip(scale(raw, contract.preparation.intensity[0]), 0.0, 1.0)
 
 
-def _legend(label_ZYX: NDArray[Any], voxel_ml: float, contract: Contract) -> list[Entry]:
-    voxels = np.bincount(label_ZYX.ravel(), minlength=256)
+def _legend(held: Sources, area_ZC: NDArray[np.int64], contract: Contract) -> list[Entry]:
+    volumes_ml = area_ZC.sum(axis=0) * math.prod(held.label.GetSpacing()) / 1000.0
     names = contract.preparation.classes[1:]
     return [
-        Entry(f"{_plain(name)[:22]}  {voxels[value] * voxel_ml:.1f} ml", term.colour_rgb)
+        Entry(f"{_plain(name)[:22]}  {volumes_ml[value]:.1f} ml", term.colour_rgb)
         for value, (name, term) in enumerate(zip(names, contract.terms, strict=True), start=1)
     ]
 

@@ -27,12 +27,17 @@ def outlines(mask_YX: NDArray[np.bool_]) -> list[Points]:
         voxels, 0 at the centre of the first. A hole is cut in through a channel without width, as
         DICOM PS3.3 C.8.8.6.3 describes it.
     """
-    padded = np.pad(mask_YX, 1).astype(np.float64)
+    rows, columns = np.flatnonzero(mask_YX.any(axis=1)), np.flatnonzero(mask_YX.any(axis=0))
+    if not len(rows):
+        return []
+    top, left = rows[0], columns[0]
+    padded = np.pad(mask_YX[top : rows[-1] + 1, left : columns[-1] + 1], 1).astype(np.float64)
     generator = contour_generator(z=padded, fill_type=FillType.OuterOffset)
     filled: Any = generator.filled(0.5, 1.5)
     parts, offsets = filled
+    first = np.array([left - 1.0, top - 1.0])
     return [
-        _joined([_corners(part[start:stop] - 1.0) for start, stop in itertools.pairwise(ends)])
+        first + _joined([_corners(part[start:stop]) for start, stop in itertools.pairwise(ends)])
         for part, ends in zip(parts, offsets, strict=True)
     ]
 

@@ -36,16 +36,27 @@ class Entry:
     colour: Colour
 
 
-def largest_slices(label_ZYX: LabelArray, most: int = MOST_TILES) -> list[int]:
+def areas(label_ZYX: LabelArray) -> NDArray[np.int64]:
+    """Voxels of each class in each slice, `(Z, 256)`."""
+    # Slice by slice, since bincount makes eight bytes of each voxel.
+    return np.stack([np.bincount(plane.ravel(), minlength=256) for plane in label_ZYX])
+
+
+def largest_slices(area_ZC: NDArray[np.int64], most: int = MOST_TILES) -> list[int]:
     """The slices in which each class has its largest area, of the largest classes first.
 
+    Args:
+        area_ZC: See `areas`.
+        most: How many slices at most.
+
     Returns:
-        At most `most` indices in ascending order; the middle slice where there is nothing.
+        Indices in ascending order; the middle slice where there is nothing.
     """
-    area_ZC = np.stack([np.bincount(plane.ravel(), minlength=256)[1:] for plane in label_ZYX])
-    by_volume = np.argsort(-area_ZC.sum(axis=0), kind="stable")
-    chosen = [int(area_ZC[:, value].argmax()) for value in by_volume if area_ZC[:, value].any()]
-    return sorted(dict.fromkeys(chosen[:most])) or [len(label_ZYX) // 2]
+    volume_C = area_ZC.sum(axis=0)
+    by_volume = [int(value) for value in np.argsort(-volume_C, kind="stable")]
+    found = [value for value in by_volume if value and volume_C[value]]
+    chosen = [int(area_ZC[:, value].argmax()) for value in found[:most]]
+    return sorted(set(chosen)) or [len(area_ZC) // 2]
 
 
 def tile(
