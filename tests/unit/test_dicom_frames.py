@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from dicom_factory import Plan, turned, write_frames, write_series
-from medstill.errors import GeometryError
+from medstill.errors import GeometryError, MissingExtraError
 from medstill.volumes.dicom import choose_series, find_series, read_series
 from medstill.volumes.io import read_image
 
@@ -129,6 +130,30 @@ def test_a_study_is_searched_and_its_series_are_chosen_by_name(tmp_path: Path) -
     assert choose_series(tmp_path, other.uid).uid == other.uid
     with pytest.raises(GeometryError, match=r"2 series: expected one that fits 'abdomen'"):
         choose_series(tmp_path, "abdomen")
+
+
+def test_screenshots_of_a_study_need_no_choice(tmp_path: Path) -> None:
+    """A dose report as Secondary Capture is an image, but has no place in space."""
+    write_series(tmp_path, Plan())
+    report = pydicom.dcmread(tmp_path / "000.dcm")
+    report.SeriesInstanceUID, report.SeriesDescription = "1.2.3.4", "Dose report"
+    report.Modality, report.SOPClassUID = "OT", "1.2.840.10008.5.1.4.1.1.7"
+    report.file_meta.MediaStorageSOPClassUID = report.SOPClassUID
+    del report.ImagePositionPatient, report.ImageOrientationPatient
+    report.save_as(tmp_path / "report.dcm")
+    assert len(find_series(tmp_path)) == 2
+    assert choose_series(tmp_path).uid == Plan().uid
+    assert choose_series(tmp_path, "dose").uid == "1.2.3.4"
+    assert choose_series(tmp_path / "report.dcm").uid == "1.2.3.4"
+
+
+def test_plain_series_need_no_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = write_series(tmp_path / "plain", Plan())
+    frames = write_frames(tmp_path / "frames" / "a.dcm", Plan())
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    assert read_image(plain).GetSize() == (23, 17, 5)
+    with pytest.raises(MissingExtraError, match=r"pip install 'medstill\[dicom\]'"):
+        read_image(frames)
 
 
 def test_a_directory_of_the_medium_is_no_damaged_image(tmp_path: Path) -> None:

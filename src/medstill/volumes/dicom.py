@@ -98,7 +98,7 @@ def choose_series(folder: Path, wanted: str | None = None) -> SeriesInfo:
     Args:
         folder: A folder, those below it included; or a single file.
         wanted: A SeriesInstanceUID, a SeriesDescription, or a part of one (in any case); None
-            where there is one series.
+            where there is one series, beside screenshots and the like without a place in space.
 
     Raises:
         UnreadableFileError: There is no series, or none such; or a damaged file.
@@ -110,7 +110,7 @@ def choose_series(folder: Path, wanted: str | None = None) -> SeriesInfo:
             f"'{folder}' holds no DICOM images: expected the files of one series. "
             "Check the folder; other formats are given as a file."
         )
-    fitting = found if wanted is None else _fitting(found, wanted)
+    fitting = _placed(found) if wanted is None else _fitting(found, wanted)
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
@@ -161,6 +161,16 @@ def _fitting(found: Sequence[SeriesInfo], wanted: str) -> tuple[SeriesInfo, ...]
     text = wanted.casefold()
     same = tuple(one for one in found if wanted == one.uid or text == one.description.casefold())
     return same or tuple(one for one in found if text in one.description.casefold())
+
+
+def _placed(found: tuple[SeriesInfo, ...]) -> tuple[SeriesInfo, ...]:
+    """The series with a place in space; all where none has one."""
+    placed = tuple(
+        one
+        for one in found
+        if any("position" in header.tags or header.is_multiframe for header in one.headers)
+    )
+    return placed or found
 
 
 def _rows(found: Sequence[SeriesInfo]) -> str:
