@@ -49,6 +49,8 @@ def show_check(out: Console, found: Checked) -> None:
         f"They take {duration(found.training_s)} with {found.workers} worker(s) and "
         f"{found.memory_mb:.0f} MB of memory each."
     )
+    if found.cache_mb:
+        out.print(f"What the teachers say is kept on disk: about {found.cache_mb:.0f} MB.")
 
 
 def show_selection(out: Console, folder: Path, selection: Selection) -> None:

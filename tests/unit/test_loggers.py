@@ -12,7 +12,7 @@ from medstill.config import EngineConfig
 from medstill.errors import MissingExtraError
 from medstill.training import checkpoint, loggers
 from medstill.training.checkpoint import LAST
-from medstill.training.costs import check_networks
+from medstill.training.checks import check_networks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = get_args(get_args(EngineConfig.model_fields["loggers"].annotation)[0])

@@ -13,7 +13,7 @@ from medstill.networks import build, head_bias, set_prior
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.training import assembly, teaching
 from medstill.training.checkpoint import weights_hash
-from medstill.training.costs import check_networks
+from medstill.training.checks import check_networks
 
 PRIOR = {"training": {"head_prior": True}, "teacher": {"training": {"head_prior": True}}}
 

@@ -18,7 +18,7 @@ from medstill.training.assembly import (
     student_key,
     student_task,
 )
-from medstill.training.costs import check_networks
+from medstill.training.checks import check_networks
 from medstill.training.tasks import Place
 
 SMALL = {"name": "unet-t1", "width": 0.03125, "alias": "small"}

@@ -11,7 +11,7 @@ from medstill.losses import signed_distances
 from medstill.networks import run
 from medstill.networks.taps import Taps
 from medstill.refs import TEACHER
-from medstill.training.costs import check_networks
+from medstill.training.checks import check_networks
 from medstill.training.teaching import teacher_task
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from medstill.volumes.splits import check_division
 
 BUILT = {"data", "teacher", "students", "distillation"}
 """Keys of a study that decide which networks and losses are built."""
+VIEWED = {"views", "foreground_share", "augmentation", "precision"}
+"""Keys of a recipe that decide the fixed views."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Checked:
     memory_mb: float
     """Of each worker."""
     workers: int
+    cache_mb: float = 0.0
+    """Disk for what the teachers say of the fixed views; what runs share counts once."""
 
 
 def check_points(points: Sequence[Point], dataset: Dataset) -> None:
@@ -65,26 +69,34 @@ def named(point: Point) -> Iterator[None]:
 def estimate_points(points: Sequence[Point], data: Path, workers: int) -> Checked:
     """What runs cost together, from a few timed steps of every kind of training."""
     dataset = find_dataset(data, skip_bad=True)
-    timed: dict[str, training.Estimate] = {}
+    timed: training.Steps = {}
     cost_s: dict[str, float] = {}
+    cache_mb: dict[str, float] = {}
+    images: dict[str, float] = {}
+    memory_mb = 0.0
     for point in points:
-        study, kind = point.study, _part(point.study, {*BUILT, "training"})
-        if kind not in timed:
-            timed[kind] = training.estimate(study, draft_preparation(dataset, study.data), workers)
-        for key, name, steps in _trainings(study):
-            cost_s[key] = timed[kind].step_s[name] * steps
+        study = point.study
+        taught = _taught(study)
+        if study.distillation.cache != "off" and taught not in images:
+            images[taught] = training.taught_images(study, dataset)
+        preparation = draft_preparation(dataset, study.data)
+        found = training.estimate(study, preparation, workers, images.get(taught, 0.0), timed)
+        memory_mb = max(memory_mb, found.memory_mb)
+        cache_mb[_cache(study)] = found.cache_mb
+        cost_s |= _trainings(study, found.step_s)
     return Checked(
         points=tuple(points),
         axes=axes_of(points),
         trainings=len(cost_s),
         training_s=sum(cost_s.values()) / workers,
-        memory_mb=max(found.memory_mb for found in timed.values()),
+        memory_mb=memory_mb,
         workers=workers,
+        cache_mb=sum(cache_mb.values()),
     )
 
 
-def _trainings(study: Study) -> Iterator[tuple[str, str, int]]:
-    """Hash of all that decides it, name in an estimate and steps of each training of a study.
+def _trainings(study: Study, step_s: Mapping[str, float]) -> dict[str, float]:
+    """Hash of all that decides it -> seconds, of each training of a study.
 
     Nothing is prepared yet: what decides the division of the patients stands for the patients.
     """
@@ -98,11 +110,31 @@ def _trainings(study: Study) -> Iterator[tuple[str, str, int]]:
         patients={},
         data_hash=prepared,
     )
+    teacher = study.teacher
+    before = {name: s for name, s in step_s.items() if name.startswith(f"{TEACHER.name} ")}
+    once_s = step_s[TEACHER.name] * teacher.training.steps
+    once_s += sum(before.values()) * teacher.pretraining.steps
     key = content_hash(training.teacher_key(study, prepared, split))
-    yield key, TEACHER.name, study.teacher.training.steps
+    found = {key: once_s * max(1, teacher.folds)}
     for ref in student_refs(study):
         key = content_hash(training.student_key(study, ref, prepared, split))
-        yield key, f"{ref.student} {ref.arm}", study.training.steps
+        found[key] = step_s[f"{ref.student} {ref.arm}"] * study.training.steps
+    return found
+
+
+def _taught(study: Study) -> str:
+    """Hash of all that decides how many images a distilled student is taught."""
+    bare = study.distillation.unlabelled_batch > 0
+    return content_hash([_part(study, {"data", "split", "label_fraction"}), bare])
+
+
+def _cache(study: Study) -> str:
+    """Hash of all that decides what a teacher says of which views."""
+    recipe = study.training.model_dump(mode="json", include=VIEWED)
+    scales = [scale for scale, term in study.distillation.features.items() if term.weight]
+    students = [student.name for student in study.students] if scales else []
+    said = [study.distillation.cache, scales, students]
+    return content_hash([_part(study, {"teacher"}), _taught(study), recipe, said])
 
 
 def _part(study: Study, keys: set[str]) -> str:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
         train_student,
     )
     from medstill.training.checkpoint import weights_hash
-    from medstill.training.costs import Estimate, check_networks, estimate, taught_images
+    from medstill.training.checks import check_networks
+    from medstill.training.costs import Estimate, Steps, estimate, taught_images
     from medstill.training.facts import network_facts, network_table
     from medstill.training.folds import train_teachers
     from medstill.training.inference import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Estimate",
     "Material",
+    "Steps",
     "build_network",
     "build_teacher",
     "check_networks",
@@ -69,7 +71,8 @@ _HOMES = {
         "train_student",
     ),
     "checkpoint": ("weights_hash",),
-    "costs": ("Estimate", "check_networks", "estimate", "taught_images"),
+    "checks": ("check_networks",),
+    "costs": ("Estimate", "Steps", "estimate", "taught_images"),
     "facts": ("network_facts", "network_table"),
     "folds": ("train_teachers",),
     "inference": ("logits_function", "reconstruction_function", "set_threads"),

@@ -1,21 +1,25 @@
-"""Check a study's networks before any work, and estimate what the work will cost."""
+"""What the trainings of a study will cost, estimated before any work."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from medstill.config import NetworkConfig, Record, Study, TrainingConfig
-from medstill.errors import ConfigError, unknown_name
-from medstill.losses import FEATURE_LOSSES, MAP_LOSSES
-from medstill.networks import check_name, head_bias, size_multiple
-from medstill.networks.taps import layer_names
+from medstill.config import (
+    Record,
+    StudentConfig,
+    Study,
+    TrainingConfig,
+    content_hash,
+)
 from medstill.refs import GUIDED, TEACHER, ModelRef, student_arms
 from medstill.training.assembly import (
-    build_student,
     build_teacher,
     input_shape,
     student_task,
@@ -23,12 +27,9 @@ from medstill.training.assembly import (
 from medstill.training.cache import rows_of
 from medstill.training.cachefill import answer
 from medstill.training.frozen import Said
-from medstill.training.layers import tapped_layers
-from medstill.training.loggers import check_loggers
 from medstill.training.tasks import Place, Task
 from medstill.training.teaching import (
     PRETRAINING,
-    distance_layer,
     pretraining_task,
     teacher_task,
 )
@@ -44,6 +45,24 @@ SURVEYED_CASES = 3
 """Cases that are read to estimate how many slices or patches there are."""
 
 
+RECIPE = {"batch_size", "precision", "dice_over", "class_balance"}
+"""Keys of a recipe that a step's cost depends on."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step of one kind of training costs."""
+
+    seconds: float
+    """On one thread."""
+    row_mb: float = 0.0
+    """What is kept of one view where the teacher's answers are."""
+
+
+Steps = dict[str, Step]
+"""Hash of all that a step's cost depends on -> what it costs."""
+
+
 class Estimate(Record):
     """What the trainings of a study cost, from a few timed steps on noise of the right shape."""
 
@@ -56,59 +75,6 @@ class Estimate(Record):
     workers: int
     cache_mb: float = 0.0
     """Disk for what the teacher says of the fixed views, estimated from a few cases."""
-
-
-def check_networks(study: Study, preparation: Preparation) -> None:
-    """Check names and sizes: networks, losses, tapped layers, patch size.
-
-    Raises:
-        UnknownNameError: A network, loss or layer that does not exist.
-        ConfigError: A patch size that a network cannot take.
-        MissingExtraError: The package of a logger is not installed.
-    """
-    check_loggers(study.engine)
-    _check_names(study)
-    teacher = build_teacher(study, preparation)
-    if study.teacher.training.head_prior:
-        head_bias(teacher)
-    _check_size(study.teacher.network, teacher, study.data.patch_size)
-    if study.teacher.signed_distance.weight:
-        _check_layer(teacher, distance_layer(study))
-    for student in study.students:
-        pupil = build_student(student, preparation, study.seeds[0])
-        if study.training.head_prior:
-            head_bias(pupil)
-        _check_size(student, pupil, study.data.patch_size)
-        for pair in tapped_layers(study, student).values():
-            _check_layer(pupil, pair.student)
-            _check_layer(teacher, pair.teacher)
-
-
-def _check_names(study: Study) -> None:
-    for network in (study.teacher.network, *study.students):
-        check_name(network.name)
-    for term in study.distillation.maps:
-        if term.loss not in MAP_LOSSES:
-            raise unknown_name("output-map loss", term.loss, MAP_LOSSES)
-    for feature in study.distillation.features.values():
-        if feature.loss not in FEATURE_LOSSES:
-            raise unknown_name("feature loss", feature.loss, FEATURE_LOSSES)
-
-
-def _check_size(config: NetworkConfig, network: nn.Module, patch_size: tuple[int, ...]) -> None:
-    multiple = size_multiple(network)
-    if any(size % multiple for size in patch_size):
-        nearest = [max(multiple, round(size / multiple) * multiple) for size in patch_size]
-        raise ConfigError(
-            f"data.patch_size is {list(patch_size)}, but network '{config.name}' needs multiples "
-            f"of {multiple}. Use {nearest}."
-        )
-
-
-def _check_layer(network: nn.Module, layer: str) -> None:
-    names = layer_names(network)
-    if layer not in names:
-        raise unknown_name("layer", layer, names)
 
 
 def taught_images(study: Study, dataset: Dataset) -> float:
@@ -131,7 +97,13 @@ def taught_images(study: Study, dataset: Dataset) -> float:
     return len(taught) * sum(found) / len(found)
 
 
-def estimate(study: Study, preparation: Preparation, workers: int, images: float = 0.0) -> Estimate:
+def estimate(
+    study: Study,
+    preparation: Preparation,
+    workers: int,
+    images: float = 0.0,
+    timed: Steps | None = None,
+) -> Estimate:
     """Time a few steps of every kind of training of a study.
 
     Args:
@@ -139,24 +111,21 @@ def estimate(study: Study, preparation: Preparation, workers: int, images: float
         preparation: Shape of the network inputs.
         workers: Worker processes that will share the trainings.
         images: Slices or patches that are taught, for the size of the cache.
+        timed: What was timed for other studies, which is not timed again; what is timed now is
+            added to it.
     """
-    teacher = build_teacher(study, preparation)
-    step_s, total_s = _teacher_steps(study, preparation)
+    timed = {} if timed is None else timed
+    step_s, total_s = _teacher_steps(study, preparation, timed)
     kept_mb = 0.0
     for student in study.students:
         for arm in student_arms(study):
-            ref = ModelRef(arm, student.called, study.seeds[0])
-            guide = teacher if arm in GUIDED else None
-            samples = study.training.batch_size
-            samples += study.distillation.unlabelled_batch if guide else 0
-            said = None
-            if guide and study.distillation.cache != "off":
-                said = answer(study, student, guide, _noise(preparation, samples)[0])
-                kept_mb = max(kept_mb, _row_bytes(preparation, samples, said) / 1e6)
-            pupil = student_task(study, preparation, ref, guide)
-            task_s = _step_s(pupil, preparation, study.training, samples, said)
-            step_s[f"{student.called} {arm}"] = task_s
-            total_s += task_s * study.training.steps * len(study.seeds)
+            kind = _kind(study, preparation, student, arm)
+            if kind not in timed:
+                timed[kind] = _student_step(study, preparation, student, arm)
+            found = timed[kind]
+            kept_mb = max(kept_mb, found.row_mb)
+            step_s[f"{student.called} {arm}"] = found.seconds
+            total_s += found.seconds * study.training.steps * len(study.seeds)
     return Estimate(
         step_s=step_s,
         training_s=total_s / workers,
@@ -166,17 +135,54 @@ def estimate(study: Study, preparation: Preparation, workers: int, images: float
     )
 
 
-def _teacher_steps(study: Study, preparation: Preparation) -> tuple[dict[str, float], float]:
+def _kind(study: Study, preparation: Preparation, student: StudentConfig, arm: str) -> str:
+    """Hash of all that a student's step depends on."""
+    parts: list[Any] = [
+        preparation.model_dump(mode="json"),
+        student.model_dump(mode="json", exclude={"alias"}),
+        study.training.model_dump(mode="json", include=RECIPE),
+        study.distillation.segmentation_weight > 0,
+    ]
+    if arm in GUIDED:
+        # The teacher's recipe is over when it teaches.
+        parts += [arm, study.teacher.model_dump(mode="json", exclude={"training", "pretraining"})]
+        parts += [study.distillation.model_dump(mode="json")]
+    return content_hash(parts)
+
+
+def _student_step(study: Study, preparation: Preparation, student: StudentConfig, arm: Any) -> Step:
+    guide = build_teacher(study, preparation) if arm in GUIDED else None
+    samples = study.training.batch_size
+    samples += study.distillation.unlabelled_batch if guide else 0
+    said, row_mb = None, 0.0
+    if guide and study.distillation.cache != "off":
+        said = answer(study, student, guide, _noise(preparation, samples)[0])
+        row_mb = _row_bytes(preparation, samples, said) / 1e6
+    ref = ModelRef(arm, student.called, study.seeds[0])
+    pupil = student_task(study, preparation, ref, guide)
+    return Step(_step_s(pupil, preparation, study.training, samples, said), row_mb)
+
+
+def _teacher_steps(
+    study: Study, preparation: Preparation, timed: Steps
+) -> tuple[dict[str, float], float]:
     """Seconds a step of the teacher's trainings, and of all their steps."""
     recipe, before = study.teacher.training, study.teacher.pretraining.steps
-    task = teacher_task(study, preparation)
-    step_s = {TEACHER.name: _step_s(task, preparation, recipe, recipe.batch_size)}
-    total_s = step_s[TEACHER.name] * recipe.steps
+    tasks: dict[str, tuple[Callable[[Study, Preparation], nn.Module], int]] = {
+        TEACHER.name: (teacher_task, recipe.steps)
+    }
     if before:
-        first = pretraining_task(study, preparation)
-        name = f"{TEACHER.name} {PRETRAINING}"
-        step_s[name] = _step_s(first, preparation, recipe, recipe.batch_size)
-        total_s += step_s[name] * before
+        tasks[f"{TEACHER.name} {PRETRAINING}"] = (pretraining_task, before)
+    step_s, total_s = {}, 0.0
+    config = study.teacher.model_dump(mode="json", exclude={"training", "folds"})
+    for name, (task, steps) in tasks.items():
+        used = recipe.model_dump(mode="json", include=RECIPE)
+        kind = content_hash([name, preparation.model_dump(mode="json"), config, used])
+        if kind not in timed:
+            built = task(study, preparation)
+            timed[kind] = Step(_step_s(built, preparation, recipe, recipe.batch_size))
+        step_s[name] = timed[kind].seconds
+        total_s += step_s[name] * steps
     return step_s, total_s * max(1, study.teacher.folds)
 
 
