@@ -100,10 +100,11 @@ def sweep(drafts: Iterable[Path]) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, sort_keys: bool = True) -> None:
     """Write plain data as JSON, all or nothing."""
     with atomic(path) as draft:
-        draft.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=1, sort_keys=sort_keys)
+        draft.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

@@ -58,7 +58,8 @@ class FakeGrid:
             missing=(LATE,),
         )
         facts = {name: self._facts(name) for name in (*self.students, "unet-t1")}
-        write_json(self.folder / "table.json", summary.model_dump(mode="json") | {"facts": facts})
+        table = summary.model_dump(mode="json") | {"facts": facts}
+        write_json(self.folder / "table.json", table, sort_keys=False)
         write_json(self.folder / "grid.json", self._grid(axes))
         failure = {"job": "teacher", "message": "No file '/home/somebody/a.nii.gz'.", "skipped": []}
         write_json(self.folder / "runs" / LATE / "failure.json", [failure])

@@ -42,14 +42,18 @@ class GridFacts(BaseModel):
     pooled: tuple[str, ...]
     against: dict[str, str] | None = None
     """Axis -> value of the row that all rows are compared with."""
+    primary: dict[str, str] | None = None
+    """Axis -> value of the rows that the study is about."""
     runs: tuple[GridRun, ...]
 
     @model_validator(mode="before")
     @classmethod
     def _from_the_grid_file(cls, content: Any) -> Any:
-        """`grid.json` has `against` where the grid file has it."""
+        """`grid.json` has `against` and `primary` where the grid file has them."""
         grid = content.get("grid") if isinstance(content, dict) else None
-        return {"against": grid.get("against"), **content} if isinstance(grid, dict) else content
+        if not isinstance(grid, dict):
+            return content
+        return {**{key: grid.get(key) for key in ("against", "primary")}, **content}
 
 
 class GridRun(BaseModel):
@@ -189,7 +193,13 @@ def load_runs(folder: Path) -> tuple[GridFacts, tuple[KeptRun, ...]]:
             f"'{folder}' holds runs that its grid '{grid.name}' does not have: "
             f"{', '.join(strange)}. Collect the grid again, or delete these files."
         )
-    return grid, tuple(load_run(found[name]) for name in names)
+    return grid, tuple(_in_order(load_run(found[name]), grid) for name in names)
+
+
+def _in_order(run: KeptRun, grid: GridFacts) -> KeptRun:
+    """A kept run with its axes in the grid's order: JSON keeps none."""
+    axes = [axis for axis, _ in grid.axes if axis in run.values]
+    return run.model_copy(update={"values": {axis: run.values[axis] for axis in axes}})
 
 
 def read_grid(path: Path) -> GridFacts:
@@ -223,7 +233,9 @@ def facts_of(runs: Iterable[KeptRun], pooled: Sequence[str]) -> dict[str, dict[s
 def runs_hash(grid: GridFacts, runs: Sequence[KeptRun]) -> str:
     """Hash of all that decides the tables of kept runs."""
     kept = [run.model_dump(mode="json") for run in runs]
-    return content_hash([grid.model_dump(mode="json"), kept])
+    # As it was before grids could name primary rows, so that tables of then are still known.
+    without = None if grid.primary else {"primary"}
+    return content_hash([grid.model_dump(mode="json", exclude=without), kept])
 
 
 def _write(record: BaseModel, path: Path, depth: int) -> None:

@@ -63,18 +63,51 @@ def _pair(ours: tuple[Row, Arm], theirs: tuple[Row, Arm], table: Table) -> Itera
         yield Pair(*ours, theirs[1], theirs[0], first, second, unmatched)
 
 
-def gains_of(pairs: Sequence[Pair], config: EvaluationConfig) -> tuple[GridGain, ...]:
-    """The gain of every pair in every tested metric; Holm's adjustment is over all of them."""
+Family = tuple[Arm, Arm, bool, Metric, bool]
+
+
+def _family(pair: Pair, metric: Metric, primary: Mapping[str, str]) -> Family:
+    """Comparisons that answer one question: the same arms in the same metric.
+
+    Those of rows that a study names as its primary ones are families of their own.
+    """
+    chosen = bool(primary) and primary.items() <= dict(pair.row.values).items()
+    return pair.arm, pair.control, pair.row == pair.control_row, metric, chosen
+
+
+def _adjusted(families: Sequence[Family], p_values: Sequence[float]) -> list[tuple[int, float]]:
+    """Size of its family, and p after Holm's adjustment within it, of each comparison."""
+    found: dict[int, tuple[int, float]] = {}
+    for family in dict.fromkeys(families):
+        places = [place for place, other in enumerate(families) if other == family]
+        adjusted = holm([p_values[place] for place in places])
+        found |= {place: (len(places), p) for place, p in zip(places, adjusted, strict=True)}
+    return [found[place] for place in range(len(families))]
+
+
+def gains_of(
+    pairs: Sequence[Pair], config: EvaluationConfig, primary: Mapping[str, str] | None = None
+) -> tuple[GridGain, ...]:
+    """The gain of every pair in every tested metric; Holm's adjustment is within a family.
+
+    Args:
+        pairs: What to compare.
+        config: Of the statistics.
+        primary: Axis -> value of the rows whose comparisons are families of their own.
+    """
     found: list[tuple[Pair, Metric, Comparison, tuple[str, ...]]] = []
     for pair in pairs:
         for metric in TESTED:
             values = [patient_means(pool(group), metric) for group in (pair.ours, pair.theirs)]
             if values[0].keys() & values[1].keys():
                 found.append((pair, metric, *compare_patients(values[0], values[1], config)))
-    adjusted = holm([comparison.p_value for *_, comparison, _ in found])
+    adjusted = _adjusted(
+        [_family(pair, metric, primary or {}) for pair, metric, *_ in found],
+        [comparison.p_value for *_, comparison, _ in found],
+    )
     return tuple(
-        _gain(pair, metric, (comparison, unpaired), p, config)
-        for (pair, metric, comparison, unpaired), p in zip(found, adjusted, strict=True)
+        _gain(pair, metric, (comparison, unpaired), holms, config)
+        for (pair, metric, comparison, unpaired), holms in zip(found, adjusted, strict=True)
     )
 
 
@@ -82,10 +115,11 @@ def _gain(
     pair: Pair,
     metric: Metric,
     compared: tuple[Comparison, tuple[str, ...]],
-    p_holm: float,
+    holms: tuple[int, float],
     config: EvaluationConfig,
 ) -> GridGain:
     comparison, unpaired = compared
+    family, p_holm = holms
     up = HIGHER_IS_BETTER[metric]
     pooled = _differences(pair.ours, pair.theirs, metric)
     return GridGain(
@@ -98,6 +132,7 @@ def _gain(
         higher_is_better=up,
         comparison=comparison,
         p_holm=p_holm,
+        family=family,
         verdict=verdict(comparison.difference, p_holm, higher_is_better=up),
         detectable=detectable_difference(list(pooled.values()), config.confidence),
         levels=tuple(_levels(pair, metric)),

@@ -7,6 +7,7 @@ once, so that a row pooled over them speaks for all patients of the data set.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 from medstill.config import EvaluationConfig
@@ -17,6 +18,7 @@ from medstill.evaluation.gridrecords import GridEntry, GridGain, GridRow, GridSu
 from medstill.evaluation.pooling import Group, Row, Table, Unit, pool, tabulate
 
 __all__ = [
+    "Asked",
     "GridEntry",
     "GridGain",
     "GridRow",
@@ -25,6 +27,17 @@ __all__ = [
     "compare_rows",
     "summarise_grid",
 ]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a study asks of its table."""
+
+    against: Mapping[str, str] | None = None
+    """Axis -> value of a row that every other row is compared with too, arm by arm: distilled, and
+    control where it is another one."""
+    primary: Mapping[str, str] | None = None
+    """Axis -> value of the rows that the study is about: the others do not weaken their tests."""
 
 
 COMPARED_BETWEEN_ROWS: tuple[Arm, ...] = ("distilled", "control")
@@ -38,7 +51,7 @@ def summarise_grid(
     config: EvaluationConfig,
     *,
     missing: Sequence[str] = (),
-    against: Mapping[str, str] | None = None,
+    asked: Asked | None = None,
 ) -> GridSummary:
     """Summarise a grid, whole or in part.
 
@@ -49,14 +62,13 @@ def summarise_grid(
         entries: One per run, student, arm and seed, in any order.
         config: Confidence, resamples and seed of the statistics.
         missing: Points without scores, for the record.
-        against: Axis -> value of a row that every other row is compared with too, arm by arm:
-            distilled, and control where it is another one.
+        asked: Which rows are compared with one another, and which are primary.
 
     Returns:
         Rows and gains in the order of the axes, students by name.
 
     Raises:
-        DataError: No entries, one network twice, different classes or tolerances, or `against`
+        DataError: No entries, one network twice, different classes or tolerances, or `asked`
             names what no axis has.
         MissingExtraError: scipy is not installed.
     """
@@ -64,12 +76,14 @@ def summarise_grid(
     table = _sorted(tabulate(((e.values, e.entry) for e in entries), pooled), axes)
     pairs = [pair for row in table for pair in pairs_with_controls(row, table)]
     between: list[Pair] = []
+    asked = asked or Asked()
+    against, primary = asked.against, asked.primary
+    _check_named({**(against or {}), **(primary or {})}, axes)
     if against is not None:
-        _check_against(against, axes)
         for arm in COMPARED_BETWEEN_ROWS:
             between += pairs_of_rows(table, {}, against, (arm, arm))
     pairs += between
-    gains = gains_of(pairs, config)
+    gains = gains_of(pairs, config, primary)
     scores = entries[0].entry.scores
     return GridSummary(
         name=name,
@@ -82,6 +96,7 @@ def summarise_grid(
         rows=tuple(_row(row, arms, config) for row, arms in table.items()),
         gains=gains,
         comparisons=len(gains),
+        primary=None if primary is None else dict(primary),
         missing=tuple(missing),
         notes=(*_notes(table), *(_not_yet(against) if against and not between else ())),
     )
@@ -107,7 +122,8 @@ def compare_rows(
         arms: The arm of `row` and that of `other`.
 
     Returns:
-        Differences `row` minus `other` for every student; Holm's adjustment is over them alone.
+        Differences `row` minus `other` for every student; Holm's adjustment is over them
+        alone, in each metric.
 
     Raises:
         DataError: There is no such pair of rows.
@@ -146,7 +162,7 @@ def _sorted(table: Table, axes: Mapping[str, Sequence[str]]) -> Table:
         values = dict(row.values)
         known = [(axis, list(axes[axis])) for axis in axes if axis in values]
         ranks = [order.index(values[a]) if values[a] in order else len(order) for a, order in known]
-        return ranks, row.values, row.student
+        return ranks, sorted(row.values), row.student
 
     return {row: table[row] for row in sorted(table, key=place)}
 
@@ -196,11 +212,11 @@ def _not_yet(against: Mapping[str, str]) -> tuple[str]:
     return (f"No row can be compared with that of {named}: one of the two is not scored yet.",)
 
 
-def _check_against(against: Mapping[str, str], axes: Mapping[str, Sequence[str]]) -> None:
-    for axis, value in against.items():
+def _check_named(named: Mapping[str, str], axes: Mapping[str, Sequence[str]]) -> None:
+    for axis, value in named.items():
         if value not in axes.get(axis, ()):
             raise DataError(
-                f"Rows cannot be compared with {axis} '{value}': expected one of "
+                f"There are no rows of {axis} '{value}' to compare: expected one of "
                 f"{ {name: list(values) for name, values in axes.items()} }."
             )
 

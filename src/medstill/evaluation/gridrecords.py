@@ -45,6 +45,9 @@ class GridGain(Record):
     higher_is_better: bool
     comparison: Comparison
     p_holm: float
+    """Adjusted within its family: the same arms in the same metric, primary rows by themselves."""
+    family: int
+    """Comparisons of that family."""
     verdict: Verdict
     detectable: float | None
     """Smallest true difference that a test at this n would find with 80 % power; None where fewer
@@ -87,7 +90,9 @@ class GridSummary(Record):
     rows: tuple[GridRow, ...]
     gains: tuple[GridGain, ...]
     comparisons: int
-    """Size of the family that Holm's adjustment is for: all of `gains`."""
+    """How many `gains` there are."""
+    primary: dict[str, str] | None
+    """Axis -> value of the rows whose comparisons are families of their own."""
     missing: tuple[str, ...]
     """Points without scores."""
     notes: tuple[str, ...]

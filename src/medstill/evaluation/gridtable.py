@@ -104,13 +104,22 @@ def _clause(gain: GridGain) -> str:
     )
 
 
+def _families(summary: GridSummary) -> str:
+    """Over what Holm's adjustment is."""
+    sizes = sorted({gain.family for gain in summary.gains})
+    named = ", ".join(f"{axis} {value}" for axis, value in (summary.primary or {}).items())
+    apart = f", those of {named}, which the study is about, by themselves" if named else ""
+    many = " or ".join(map(str, sizes)) or "no"
+    return f"is over the rows of one comparison in one metric{apart} ({many} at a time)"
+
+
 def _introduction(summary: GridSummary) -> str:
     pooled = " and ".join((*summary.pooled, *(() if "seed" in summary.pooled else ("seed",))))
     return (
         f"Means over test patients of the mean over classes, pooled over {pooled}; in brackets the "
         f"{summary.confidence:.0%} bootstrap interval over patients. NSD at "
         f"{summary.nsd_tolerance_mm:g} mm. Differences are paired by patient; Holm's adjustment "
-        f"is over {summary.comparisons} comparisons. Detectable is the smallest true difference "
+        f"{_families(summary)}. Detectable is the smallest true difference "
         "that so many patients show with 80% power in a test by itself."
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from medstill.evaluation.archive import GridFacts, KeptRun, facts_of
-from medstill.evaluation.grid import summarise_grid
+from medstill.evaluation.grid import Asked, summarise_grid
 from medstill.evaluation.gridtable import Beside, table_markdown
 from medstill.evaluation.selection import select_rows, selection_markdown
 
@@ -43,7 +43,7 @@ def grid_tables(grid: GridFacts, runs: Sequence[KeptRun], *, beside: Beside | No
         [entry for run in runs for entry in run.entries()],
         runs[0].evaluation,
         missing=[run.name for run in grid.runs if run.name not in kept],
-        against=grid.against,
+        asked=Asked(grid.against, grid.primary),
     )
     text = table_markdown(summary, facts_of(runs, grid.pooled), beside=beside)
     selection = select_rows(grid.name, grid.pooled, [v for run in runs for v in run.validations()])

@@ -7,7 +7,7 @@ are compared on the units that both have, so that a run that is missing cannot t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from medstill.errors import DataError
 from medstill.evaluation.comparison import Arm, Entry
@@ -49,14 +49,16 @@ class Unit:
 class Row:
     """Values of the axes that are not pooled, and a student."""
 
-    values: tuple[tuple[str, str], ...]
-    """`(axis, value)`, axes in alphabetical order."""
+    values: tuple[tuple[str, str], ...] = field(compare=False)
+    """`(axis, value)`, axes in the order of the study's file."""
     student: str
+    place: frozenset[tuple[str, str]]
+    """The values; rows that differ in their order alone are the same."""
 
     @classmethod
     def of(cls, values: Mapping[str, str], student: str) -> Row:
-        """The row of some values, whatever their order."""
-        return cls(tuple(sorted(values.items())), student)
+        """The row of some values."""
+        return cls(tuple(values.items()), student, frozenset(values.items()))
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -105,7 +107,7 @@ def tabulate(entries: Iterable[tuple[Mapping[str, str], Entry]], pooled: Sequenc
         else:
             _put(table.setdefault(row, {}), unit, entry)
     for own, unit, entry in teachers:
-        for row in [row for row in table if row.values == own.values]:
+        for row in [row for row in table if row.place == own.place]:
             _put(table[row], unit, entry)
     return table
 

@@ -217,9 +217,9 @@ def _choice(complete: Scores) -> Choice:
     """`complete`: rows best first."""
     best = next(iter(complete))
     folds = {row: _by_fold(units) for row, units in complete.items()}
-    axes = {axis for row in complete for axis in row.axes}
+    axes = dict.fromkeys(axis for row in complete for axis in row.axes)
     by_axis: dict[str, str] = {}
-    for axis in sorted(axes):
+    for axis in axes:
         means: dict[str, list[float]] = {}
         for row, units in complete.items():
             if axis in row.axes:

@@ -16,6 +16,7 @@ from medstill.reporting.charts import PAIRED_ARMS
 from medstill.reporting.gallery import Row, row_of
 from medstill.reporting.gridcharts import fraction_charts, pareto_charts, row_pairs
 from medstill.reporting.gridreading import GridStudy, read_grid
+from medstill.reporting.gridrecords import GridSummary
 from medstill.reporting.reading import read_run, read_slice
 from medstill.reporting.templating import filled, write_text
 from medstill.runs import read_study
@@ -83,6 +84,7 @@ def content_of_grid(study: GridStudy) -> dict[str, Any]:
         "size": _size(study),
         "missing": _missing(study),
         "least_p": _least_p(study),
+        "families": _families(summary),
         "few": FEW,
         "metric_names": wording.METRIC_NAMES,
         "configuration": _configuration(study),
@@ -151,5 +153,17 @@ def _missing(study: GridStudy) -> list[tuple[str, str]]:
 
 def _least_p(study: GridStudy) -> float:
     """The smallest adjusted p that the sign-flip test can give: all patients on one side."""
-    most = max((gain.comparison.n for gain in study.summary.gains), default=1)
-    return min(1.0, study.summary.comparisons * 2.0 ** (1 - most))
+    summary = study.summary
+    found = [(g.family or summary.comparisons) * 2.0 ** (1 - g.comparison.n) for g in summary.gains]
+    return min([1.0, *found])
+
+
+def _families(summary: GridSummary) -> str:
+    """Over what Holm's adjustment is."""
+    sizes = sorted({gain.family or summary.comparisons for gain in summary.gains})
+    named = ", ".join(f"{axis} {value}" for axis, value in (summary.primary or {}).items())
+    apart = f", those of {named}, which the study is about, by themselves" if named else ""
+    return (
+        f"the rows of one comparison in one metric{apart} ({' or '.join(map(str, sizes))} at a "
+        "time)"
+    )

@@ -27,6 +27,8 @@ class GridGain(Shown):
     higher_is_better: bool
     comparison: Comparison
     p_holm: float
+    family: int | None = None
+    """Comparisons that Holm's adjustment is over."""
     verdict: str
     detectable: float | None = None
     """Smallest true difference that would be found with 80 % power at this n."""
@@ -98,6 +100,8 @@ class GridSummary(Shown):
     rows: tuple[GridRow, ...]
     gains: tuple[GridGain, ...]
     comparisons: int
+    primary: dict[str, str] | None = None
+    """Axis -> value of the rows that the study is about."""
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

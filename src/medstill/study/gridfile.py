@@ -12,6 +12,7 @@ runs:                                          # further runs, or instead of axe
   - {name: all-labels, set: {label_fraction: 1.0}}
 pool: [fold]
 against: {loss: none}                          # every row is compared with this one as well
+primary: {loss: kl}                            # the rows that the study is about
 """
 
 from __future__ import annotations
@@ -91,6 +92,9 @@ class Grid(Record):
     """Axes whose runs are one row of the tables; without it `fold` and `seed`."""
     against: dict[Name, str] | None = None
     """Axis -> name of the value of a row that all rows are compared with, beside their controls."""
+    primary: dict[Name, str] | None = None
+    """Axis -> name of the value of the rows that the study is about: tests of the other rows do not
+    weaken theirs. Name them before there are test scores."""
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
@@ -102,19 +106,21 @@ class Grid(Record):
         for name in self.pool or ():
             if name not in self.axes:
                 raise ValueError(f"pool: {unknown_name('axis', name, self.axes)}")
-        self._check_against()
+        self._check_rows("against", self.against or {})
+        self._check_rows("primary", self.primary or {})
         return self
 
-    def _check_against(self) -> None:
+    def _check_rows(self, key: str, named: Mapping[str, str]) -> None:
+        """Demand that the rows exist which a key names."""
         values = {name: tuple(axis.changes()) for name, axis in self.axes.items()}
         rows = {name: found for name, found in values.items() if name not in self.pooled}
         if self.runs and not self.axes:
             rows[RUN_AXIS] = tuple(run.name for run in self.runs)
-        for axis, value in (self.against or {}).items():
+        for axis, value in named.items():
             if axis not in rows:
-                raise ValueError(f"against: {unknown_name('axis of the rows', axis, rows)}")
+                raise ValueError(f"{key}: {unknown_name('axis of the rows', axis, rows)}")
             if value not in rows[axis]:
-                raise ValueError(f"against: {unknown_name('value of it', value, rows[axis])}")
+                raise ValueError(f"{key}: {unknown_name('value of it', value, rows[axis])}")
 
     @property
     def pooled(self) -> tuple[str, ...]:

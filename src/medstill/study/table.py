@@ -9,7 +9,7 @@ from typing import Any
 
 from medstill import scoring
 from medstill.errors import RunError
-from medstill.evaluation.grid import GridEntry, GridRow, GridSummary, summarise_grid
+from medstill.evaluation.grid import Asked, GridEntry, GridRow, GridSummary, summarise_grid
 from medstill.evaluation.gridtable import table_markdown
 from medstill.runs import atomic, read_study, write_json
 from medstill.study.folder import (
@@ -66,7 +66,7 @@ def write_table(root: Path) -> GridSummary:
         found.entries,
         first.evaluation,
         missing=found.missing,
-        against=grid.grid.get("against"),
+        asked=Asked(grid.grid.get("against"), grid.grid.get("primary")),
     )
     facts = facts_of_rows(summary, found)
     failures = {
@@ -75,7 +75,9 @@ def write_table(root: Path) -> GridSummary:
         if listed.name in found.missing and failures_of(run_folder(root, listed.name))
     }
     content = summary.model_dump(mode="json")
-    write_json(root / TABLE_FILE, {**content, "facts": facts, "failures": failures})
+    # Sorted keys would lose the order of the axes.
+    everything = {**content, "facts": facts, "failures": failures}
+    write_json(root / TABLE_FILE, everything, sort_keys=False)
     text = "\n\n".join(part for part in (f"# {grid.name}", grid.description) if part)
     with atomic(root / MARKDOWN_FILE) as draft:
         draft.write_text(f"{text}\n\n{table_markdown(summary, facts)}", encoding="utf-8")
