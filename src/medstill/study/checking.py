@@ -103,7 +103,8 @@ def _trainings(study: Study, step_s: Mapping[str, float]) -> dict[str, float]:
     prepared = content_hash(study.data)
     parts, seen = content_hash(study.split), content_hash([study.split, study.label_fraction])
     split = Split(
-        train=(parts,),
+        # As many as there are teachers, which divide them.
+        train=tuple(f"{parts}-{number}" for number in range(max(1, study.teacher.folds))),
         validation=(parts,),
         test=(parts,),
         student=(seen,),

@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from medstill.config import Record
 from medstill.errors import RunError
 from medstill.links import follow
-from medstill.runs import is_finished, read_json, storage_errors
+from medstill.refs import TEACHER
+from medstill.runs import MANIFEST_FILE, is_finished, read_json, read_study, storage_errors
 from medstill.study.folder import (
     Listed,
     failures_of,
@@ -23,6 +25,8 @@ from medstill.study.folder import (
 from medstill.study.live import PROGRESS_FILE, Headline, View
 
 ALIVE_FILE = "running"
+FOLD, PRETRAINING = "fold-", "pretraining"
+"""Folders inside a teacher's."""
 BEAT_S = 5.0
 SILENCE_S = 20.0
 
@@ -50,6 +54,8 @@ class Training(Record):
     step: int = 0
     steps: int = 0
     steps_per_s: float = 0.0
+    progress: Path | None = None
+    """The file that tells how it goes while it runs."""
 
     @property
     def duration_s(self) -> float | None:
@@ -115,7 +121,8 @@ def grid_status(root: Path) -> GridState:
         for name in listed.networks:
             folder = follow(run_folder(root, listed.name) / name)
             if folder not in trainings:
-                trainings[folder] = _training(folder, listed, name, running=running)
+                run = run_folder(root, listed.name)
+                trainings[folder] = _training(run, folder, listed, name, running=running)
     return GridState(
         name=grid.name,
         runs=tuple(_run_state(root, listed, trainings) for listed in grid.runs),
@@ -130,9 +137,15 @@ def view(root: Path) -> View:
     running = {path: one for path, one in found.trainings.items() if one.state == "running"}
     finished = found.count("finished")
     return View(
-        {path / PROGRESS_FILE: one.name for path, one in running.items()},
+        {one.progress: _place(one, path) for path, one in running.items() if one.progress},
         Headline("trainings", finished, len(found.trainings), len(running), found.left_s),
     )
+
+
+def _place(training: Training, folder: Path) -> str:
+    """Name of a training, and of the part of it that runs."""
+    assert training.progress is not None
+    return " ".join([training.name, *training.progress.parent.relative_to(folder).parts])
 
 
 def _run_state(root: Path, listed: Listed, trainings: Mapping[Path, Training]) -> RunState:
@@ -155,31 +168,57 @@ def _run_state(root: Path, listed: Listed, trainings: Mapping[Path, Training]) -
     )
 
 
-def _training(folder: Path, listed: Listed, name: str, *, running: bool) -> Training:
+def _training(run: Path, folder: Path, listed: Listed, name: str, *, running: bool) -> Training:
     full, kind = f"{listed.name} {name}", name.rsplit("/seed-", 1)[0]
+    parts = _Parts(1, 0, 0)
+    if name == TEACHER.name and (run / MANIFEST_FILE).exists():
+        teacher = read_study(run).teacher
+        before, steps = teacher.pretraining.steps, teacher.training.steps
+        parts = _Parts(max(1, teacher.folds), before, steps)
     if is_finished(folder):
-        return Training(name=full, kind=kind, state="finished", **_pace(folder))
-    report = _progress(folder) if running else {}
+        return Training(name=full, kind=kind, state="finished", **_pace(folder, parts))
+    report = _progress(folder, parts) if running else {}
     return Training(name=full, kind=kind, state="running" if report else "waiting", **report)
 
 
-def _progress(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Parts:
+    """What a training is made of, one after the other."""
+
+    members: int
+    """Networks of one kind, each in a folder `fold-N`."""
+    before: int
+    """Steps of the pre-training of each, in a folder inside the member's."""
+    steps: int
+    """Steps of the training of each; 0 where only its report tells."""
+
+
+def _progress(folder: Path, parts: _Parts) -> dict[str, Any]:
     # A pre-training, or one of several teachers, reports from a folder inside the teacher's.
-    paths = [path for path in (folder, *folder.glob("*/")) if (path / PROGRESS_FILE).exists()]
+    places = (folder, *folder.glob("*/"), *folder.glob("fold-*/*/"))
+    path = next((p for place in places if (p := place / PROGRESS_FILE).exists()), None)
     try:
-        return dict(read_json(paths[0] / PROGRESS_FILE)) if paths else {}
+        report = {} if path is None else dict(read_json(path))
     except RunError:
         # It ended between the two looks.
         return {}
+    if path is None:
+        return {}
+    names = path.parent.relative_to(folder).parts
+    member = next((int(name[len(FOLD) :]) for name in names if name.startswith(FOLD)), 0)
+    first = PRETRAINING in names
+    one = parts.before + (parts.steps or report["steps"])
+    done = member * one + report["step"] + (0 if first else parts.before)
+    return {**report, "step": done, "steps": parts.members * one, "progress": path}
 
 
-def _pace(folder: Path) -> dict[str, Any]:
+def _pace(folder: Path, parts: _Parts) -> dict[str, Any]:
     try:
         history = read_json(folder / "history.json")
     except RunError:
         return {}
     rates = [entry["steps_per_s"] for entry in history]
-    steps = history[-1]["step"]
+    steps = parts.members * (parts.before + history[-1]["step"])
     return {"step": steps, "steps": steps, "steps_per_s": sum(rates) / len(rates)}
 
 
