@@ -69,7 +69,10 @@ def predict(
 
 def benchmark(
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="Exported files, or run folders.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Exported files; run folders, as RUN or RUN:STUDENT."
+        ),
     ],
     source: Annotated[
         Path | None, typer.Option("--input", help="A scan; default: a drawn CT.")

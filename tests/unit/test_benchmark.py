@@ -7,12 +7,13 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from tiny_onnx import write
 from typer.testing import CliRunner
 
 from medstill import cli, handover
 from medstill.deploy.benchmark import PHASES, benchmark, drawn_ct, spread
+from medstill.deploy.contender import place_of
 from medstill.errors import ConfigError, ModelFileError
+from tiny_onnx import write
 
 
 def test_two_models_take_part_in_every_round(tmp_path):
@@ -47,16 +48,22 @@ def test_a_scan_of_ones_own_is_measured(tmp_path):
     sitk.WriteImage(image, tmp_path / "scan.nii.gz")
     model = write(tmp_path / "model.onnx", dims=3)
     found = benchmark(
-        [model], tmp_path / "scan.nii.gz", open_model=handover.open_model, threads=2, rounds=1
+        [str(model)], tmp_path / "scan.nii.gz", open_model=handover.open_model, threads=2, rounds=1
     )
     assert (found.source, found.size_xyz) == ("scan.nii.gz", (31, 23, 17))
     assert found.models[0].call_threads == 2
 
 
+def test_a_student_is_named_behind_the_folder(tmp_path):
+    assert place_of(f"{tmp_path}:teacher") == (tmp_path, "teacher")
+    assert place_of(str(tmp_path)) == (tmp_path, None)
+    assert place_of(f"{tmp_path}/one:two.onnx") == (tmp_path / "one:two.onnx", None)
+
+
 def test_what_a_model_says_is_told(tmp_path):
     (tmp_path / "broken.onnx").write_text("no network")
     with pytest.raises(ModelFileError, match=r"broken\.onnx' could not be measured: .*export"):
-        benchmark([tmp_path / "broken.onnx"], None, open_model=handover.open_model)
+        benchmark([str(tmp_path / "broken.onnx")], None, open_model=handover.open_model)
     with pytest.raises(ConfigError, match="got 0, 5 and 100"):
         benchmark([], None, open_model=handover.open_model)
 

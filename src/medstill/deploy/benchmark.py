@@ -20,7 +20,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from medstill.config import Record
-from medstill.deploy.contender import Introduction, Open, Round, serve, serve_gemm
+from medstill.deploy.contender import Introduction, Open, Round, place_of, serve, serve_gemm
 from medstill.errors import ConfigError, ModelFileError
 from medstill.runs import cores, versions
 from medstill.volumes.io import read_image, write_image
@@ -89,7 +89,7 @@ class Benchmark(Record):
 
 
 def benchmark(
-    models: Sequence[Path],
+    models: Sequence[str],
     source: Path | None,
     *,
     open_model: Open,
@@ -100,7 +100,8 @@ def benchmark(
     """Measure models on one scan.
 
     Args:
-        models: Exported files, or run folders, which are computed by PyTorch.
+        models: Exported files, or run folders, which are computed by PyTorch; `FOLDER:STUDENT`
+            names a student, or the teacher.
         source: The scan; None draws a CT of `slices` slices of 512 x 512 pixels, whose spacing
             makes one patch of the first model of each slice.
         open_model: Opens a model; it is called in other processes, so it must have a name.
@@ -204,7 +205,7 @@ def _child(serving: Callable[..., None], arguments: tuple[Any, ...]) -> Iterator
 
 
 def _play(
-    gemm: Connection, children: Sequence[Connection], models: Sequence[Path]
+    gemm: Connection, children: Sequence[Connection], models: Sequence[str]
 ) -> tuple[float, list[Round]]:
     """One round: everybody in turn, while the others wait."""
     gemm.send("go")
@@ -216,7 +217,7 @@ def _play(
     return rate, answers
 
 
-def _answer(child: Connection, model: Path) -> Any:
+def _answer(child: Connection, model: str) -> Any:
     try:
         answer = child.recv()
     except EOFError:
@@ -227,12 +228,12 @@ def _answer(child: Connection, model: Path) -> Any:
 
 
 def _summed_up(
-    model: Path, said: Introduction, rounds: Sequence[Round], limit_gmacs: float
+    model: str, said: Introduction, rounds: Sequence[Round], limit_gmacs: float
 ) -> Measured:
     calls = spread([call for one in rounds for call in one.network_ms])
     return Measured(
-        model=model.name,
-        kind="pytorch" if model.is_dir() else "onnxruntime",
+        model=Path(model).name,
+        kind="pytorch" if place_of(model)[0].is_dir() else "onnxruntime",
         network=said.network,
         parameters=said.parameters,
         macs=said.macs,

@@ -60,19 +60,28 @@ class Introduction(Record):
     """Threads of one network call."""
 
 
-def serve(pipe: Connection, open_model: Open, model: Path, source: Path, threads: int) -> None:
+def serve(pipe: Connection, open_model: Open, model: str, source: Path, threads: int) -> None:
     """Introduce a model, then measure a round for every message until None comes.
 
     What goes wrong is sent as a text.
     """
     try:
         started = time.perf_counter()
-        opened = open_model(model, None, PredictOptions(threads=threads))
+        path, student = place_of(model)
+        opened = open_model(path, student, PredictOptions(threads=threads))
         pipe.send(_introduction(opened, time.perf_counter() - started, threads))
         while pipe.recv() is not None:
             pipe.send(_round(opened, source))
     except (MedstillError, RuntimeError, MemoryError) as error:
         pipe.send(str(error) or type(error).__name__)
+
+
+def place_of(model: str) -> tuple[Path, str | None]:
+    """File or run folder, and the student's name behind a colon, as in `run:compact`."""
+    path, _, student = model.rpartition(":")
+    if path and Path(path).is_dir():
+        return Path(path), student
+    return Path(model), None
 
 
 def serve_gemm(pipe: Connection) -> None:
