@@ -79,6 +79,7 @@ def benchmark(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all cores.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each model is measured.")] = 5,
+    warm_up: Annotated[int, typer.Option(min=0, help="Rounds that do not count.")] = 1,
     slices: Annotated[int, typer.Option(min=1, help="Slices of the drawn CT.")] = 100,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the measurements as JSON.")
@@ -95,6 +96,7 @@ def benchmark(
         open_model=handover.open_model,
         threads=threads,
         rounds=rounds,
+        warm_up=warm_up,
         slices=slices,
     )
     if output is not None:

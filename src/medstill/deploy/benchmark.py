@@ -85,6 +85,7 @@ class Benchmark(Record):
     size_xyz: tuple[int, int, int]
     file_mb: float
     rounds: int
+    warm_up: int
     models: tuple[Measured, ...]
 
 
@@ -95,6 +96,7 @@ def benchmark(
     open_model: Open,
     threads: int | None = None,
     rounds: int = 5,
+    warm_up: int = 1,
     slices: int = 100,
 ) -> Benchmark:
     """Measure models on one scan.
@@ -106,17 +108,18 @@ def benchmark(
             makes one patch of the first model of each slice.
         open_model: Opens a model; it is called in other processes, so it must have a name.
         threads: Threads of each model; None takes all cores.
-        rounds: How often every model is measured, after one round that does not count.
+        rounds: How often every model is measured.
+        warm_up: Rounds before, which do not count.
         slices: See `source`.
 
     Raises:
         ConfigError: A number is too small.
         ModelFileError: A model cannot be measured; what it said is in the message.
     """
-    if not models or rounds < 1 or slices < 1:
+    if not models or rounds < 1 or slices < 1 or warm_up < 0:
         raise ConfigError(
             "Expected one model, one round and one slice at least; got "
-            f"{len(models)}, {rounds} and {slices}."
+            f"{len(models)}, {rounds} and {slices}, and {warm_up} rounds of warming up."
         )
     threads = threads or cores()
     with contextlib.ExitStack() as stack:
@@ -130,7 +133,8 @@ def benchmark(
         said = [_answer(child, model) for child, model in zip(children, models, strict=True)]
         if source is None:
             write_image(drawn_ct(slices, said[0].patch_mm / EDGE), drawn)
-        played = [_play(gemm, children, models) for _ in range(rounds + 1)][1:]
+        played = [_play(gemm, children, models) for _ in range(warm_up + rounds)]
+        played = played[warm_up:]
         gemm_gmacs = spread([rate / 1e9 for rate, _ in played])
         return Benchmark(
             machine=Machine(
@@ -144,6 +148,7 @@ def benchmark(
             size_xyz=_size_of(place),
             file_mb=place.stat().st_size / 1e6,
             rounds=rounds,
+            warm_up=warm_up,
             models=tuple(
                 _summed_up(model, one, [answers[i] for _, answers in played], gemm_gmacs.median)
                 for i, (model, one) in enumerate(zip(models, said, strict=True))
@@ -176,22 +181,28 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 @contextlib.contextmanager
-def _child(serving: Callable[..., None], arguments: tuple[Any, ...]) -> Iterator[Connection]:
-    """A new process and the pipe to it; it ends with the block."""
-    ours, theirs = multiprocessing.Pipe()
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=serving, args=(theirs, *arguments), daemon=True)
+def one_blas_thread() -> Iterator[None]:
+    """Let NumPy's BLAS have one thread in processes that are started inside."""
     kept = {name: os.environ.get(name) for name in _ONE_THREAD}
-    # Only a process that has not begun can still be told; the models' own threads are not BLAS's.
     os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
     try:
-        process.start()
+        yield
     finally:
         for name, value in kept.items():
             if value is None:
                 os.environ.pop(name)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _child(serving: Callable[..., None], arguments: tuple[Any, ...]) -> Iterator[Connection]:
+    """A new process and the pipe to it; it ends with the block."""
+    ours, theirs = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=serving, args=(theirs, *arguments), daemon=True)
+    with one_blas_thread() if serving is serve_gemm else contextlib.nullcontext():
+        process.start()
     theirs.close()
     try:
         yield ours
