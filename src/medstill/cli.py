@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -169,11 +169,19 @@ def export(
     student: Annotated[
         str | None, typer.Option(help="One of the study's students, or 'teacher'.")
     ] = None,
+    precision: Annotated[
+        Literal["fp32", "int8"],
+        typer.Option(metavar="fp32|int8", help="Of the convolutions."),
+    ] = "fp32",
+    verify: Annotated[bool, typer.Option(help="Refuse a file that disagrees with PyTorch.")] = True,
 ) -> None:
     """Write a network of a run as one ONNX file, verified on validation patients."""
     from medstill import pipeline, terminal
+    from medstill.deploy import ExportOptions
 
-    terminal.show_export(terminal.console(), pipeline.export(run_folder, output, student=student))
+    options = ExportOptions(precision, verify)
+    report = pipeline.export(run_folder, output, student=student, options=options)
+    terminal.show_export(terminal.console(), report)
 
 
 @app.command()

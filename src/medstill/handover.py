@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medstill import deploy, evaluation, training
 from medstill.config import Study, study_hash
@@ -17,7 +19,11 @@ from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.runs import cores
 from medstill.scoring import SCORES_FILE, TEST
 from medstill.stages import Opened, load_network, open_prepared, training_result
+from medstill.volumes.records import LabelArray
 from medstill.volumes.terms import terms_of
+
+CALIBRATION_BATCHES: Final = 16
+"""Batches of training patients from which int8 learns its ranges."""
 
 
 def students(study: Study, name: str | None) -> list[ModelRef]:
@@ -56,9 +62,12 @@ def is_current(run: Opened, name: str, file: Path) -> bool:
         return False
     try:
         found = deploy.contract_in(deploy.read_metadata(file), file)
-        return found == contract_of(run, chosen(run, name))
     except ModelFileError:
         return False
+    asked = contract_of(run, chosen(run, name))
+    return found.verification is not None and asked == found.model_copy(
+        update={"verification": None}
+    )
 
 
 @dataclass(frozen=True)
@@ -143,11 +152,44 @@ def _contract_scores(run: Opened, ref: ModelRef) -> deploy.Scores | None:
     )
 
 
-def validation_inputs(run: Opened, batch: int = 8, batches: int = 4) -> list[Any]:
-    """Batches of real network inputs from the validation cases, to verify an export on."""
+def export(
+    run: Opened, file: Path, ref: ModelRef, options: deploy.ExportOptions
+) -> deploy.ExportReport:
+    """Write a network of a run as a file, verified on the validation cases."""
+    return deploy.export_onnx(
+        load_network(run, ref), contract_of(run, ref), file, evidence_of(run, options), options
+    )
+
+
+def evidence_of(run: Opened, options: deploy.ExportOptions) -> deploy.Evidence:
+    """What an export is traced with, verified on, and, for int8, calibrated on."""
+    int8 = options.precision == "int8"
+    return deploy.Evidence(
+        inputs_of(run, run.split.validation),
+        trial_of(run) if options.verify else None,
+        inputs_of(run, run.split.train, CALIBRATION_BATCHES) if int8 else (),
+    )
+
+
+def trial_of(run: Opened) -> deploy.Trial:
+    """The validation cases, and how labels of them are scored."""
+    classes = run.prepared.preparation.classes
+
+    def mean_dice(pairs: Sequence[tuple[LabelArray, LabelArray]]) -> float:
+        found = [evaluation.dice_by_class(*pair, len(classes)) for pair in pairs]
+        by_class = evaluation.mean_by_class(found, classes)
+        return math.fsum(by_class.values()) / len(by_class)
+
+    return deploy.Trial([run.prepared.open(case) for case in run.split.validation], mean_dice)
+
+
+def inputs_of(
+    run: Opened, cases: Sequence[str], batches: int = 4, batch: int = 8
+) -> list[NDArray[np.float32]]:
+    """Batches of real network inputs, spread evenly over cases; the same each time."""
     preparation = run.prepared.preparation
-    found: list[Any] = []
-    for case in map(run.prepared.open, run.split.validation):
+    found: list[NDArray[np.float32]] = []
+    for case in map(run.prepared.open, cases):
         image_CZYX = np.asarray(case.image_CZYX, dtype=np.float32)
         for patches_BCZYX, _ in iterate_batches(
             image_CZYX, preparation.patch_zyx, 0.0, batch, preparation.pad_value

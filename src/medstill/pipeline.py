@@ -34,7 +34,7 @@ from medstill.volumes.splits import (
 from medstill.volumes.store import PreparedSet, demand_foreground
 
 if TYPE_CHECKING:
-    from medstill.deploy import CaseResult, ExportReport, PredictOptions
+    from medstill.deploy import CaseResult, ExportOptions, ExportReport, PredictOptions
     from medstill.evaluation import ModelScores, Summary
     from medstill.training import Estimate
 
@@ -229,7 +229,9 @@ def evaluate_masks(
     return scores
 
 
-def export(out: AnyPath, file: AnyPath, *, student: str | None = None) -> ExportReport:
+def export(
+    out: AnyPath, file: AnyPath, *, student: str | None = None, options: ExportOptions | None = None
+) -> ExportReport:
     """Write one network of a run as an ONNX file that needs no PyTorch.
 
     Args:
@@ -237,6 +239,7 @@ def export(out: AnyPath, file: AnyPath, *, student: str | None = None) -> Export
         file: The `.onnx` file to write.
         student: `teacher`, or one of the study's students: of its distilled networks the seed
             with the best validation score. None takes the study's first student.
+        options: Precision and verification; see `medstill.deploy.ExportOptions`.
 
     Raises:
         ModelFileError: The exported network does not agree with the trained one.
@@ -246,12 +249,7 @@ def export(out: AnyPath, file: AnyPath, *, student: str | None = None) -> Export
         raise ConfigError(f"Expected a file name that ends in .onnx, got '{file}'. Rename it.")
     opened = stages.open_prepared(out)
     ref = handover.chosen(opened, student)
-    return deploy.export_onnx(
-        stages.load_network(opened, ref),
-        handover.contract_of(opened, ref),
-        file,
-        verify_on=handover.validation_inputs(opened),
-    )
+    return handover.export(opened, file, ref, options or deploy.ExportOptions())
 
 
 def predict(

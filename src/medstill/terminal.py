@@ -158,10 +158,16 @@ def show_scores(out: Console, scores: ModelScores) -> None:
 
 def show_export(out: Console, report: ExportReport) -> None:
     """What was written and how well it agrees."""
+    out.print(f"{report.path}: {report.size_bytes / 1024:.0f} KiB, {report.precision}")
+    found = report.verification
+    if found is None:
+        out.print("Not verified: nobody knows whether it agrees with PyTorch.", style="yellow")
+        return
     out.print(
-        f"{report.path}: {report.size_bytes / 1024:.0f} KiB; labels agree with PyTorch at "
-        f"{report.label_agreement:.4%} of {report.voxels} voxels, greatest logit difference "
-        f"{report.largest_logit_difference:.2g}."
+        f"On {found.cases} validation cases: labels agree with PyTorch at "
+        f"{found.label_agreement:.4%} of {found.voxels} voxels, mean Dice {found.dice:.4f} against "
+        f"{found.dice_pytorch:.4f} ({found.dice_change:+.4f}), greatest logit difference "
+        f"{found.largest_logit_difference:.2g}."
     )
 
 

@@ -12,9 +12,10 @@ from torch import nn
 from medstill.config import NetworkConfig
 from medstill.deploy import export as export_module
 from medstill.deploy.contract import METADATA_KEY, Contract, NetworkSummary, Origin
-from medstill.deploy.export import compare, export_onnx
+from medstill.deploy.export import Evidence, export_onnx
 from medstill.deploy.runtime import load_model
 from medstill.deploy.segmentation import segment
+from medstill.deploy.translate import compare
 from medstill.errors import ModelFileError, ShapeError
 from medstill.networks import build, run
 from medstill.volumes.records import ChannelIntensity, Preparation
@@ -86,7 +87,7 @@ def exported(request, tmp_path_factory):
     state = {key: value.clone() for key, value in network.state_dict().items()}
     path = tmp_path_factory.mktemp("export") / "model.onnx"
     verify_on = [images(3, preparation.channels, *space)]
-    report = export_onnx(network, agreed, path, verify_on=verify_on)
+    report = export_onnx(network, agreed, path, Evidence(verify_on))
     assert network.training
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     return network.eval(), agreed, path, report
@@ -101,9 +102,10 @@ def test_the_report_says_what_was_compared(exported):
     _, agreed, path, report = exported
     assert report.path == path
     assert report.size_bytes == path.stat().st_size
-    assert report.label_agreement >= 0.9999
-    assert 0 <= report.largest_logit_difference < 1e-3
-    assert report.voxels == 3 * np.prod(agreed.preparation.patch_zyx)
+    assert (report.precision, report.verification) == ("fp32", None)
+    assert report.comparison.label_agreement >= 0.9999
+    assert 0 <= report.comparison.largest_logit_difference < 1e-3
+    assert report.comparison.voxels == 3 * np.prod(agreed.preparation.patch_zyx)
     assert report.fixed_axes == ()
     assert [entry.name for entry in path.parent.iterdir()] == ["model.onnx"]
 
@@ -158,7 +160,7 @@ def test_the_reconstruction_stays_behind(tmp_path):
         reconstruction=True,
     )
     path = tmp_path / "teacher.onnx"
-    export_onnx(network, contract(), path, verify_on=[images(2, 1, 32, 48)])
+    export_onnx(network, contract(), path, Evidence([images(2, 1, 32, 48)]))
     plain = build(NetworkConfig(name="unet-s1"), spatial_dims=2, in_channels=1, out_channels=1)
     stored = sum(np.prod(entry.dims) for entry in onnx.load(path).graph.initializer)
     weights = sum(value.numel() for value in plain.parameters())
@@ -179,7 +181,7 @@ class Fixed(nn.Module):
 
 def test_a_network_of_one_size_keeps_it_and_the_report_says_so(tmp_path):
     path = tmp_path / "model.onnx"
-    report = export_onnx(Fixed(), contract(), path, verify_on=[images(2, 1, 32, 48)])
+    report = export_onnx(Fixed(), contract(), path, Evidence([images(2, 1, 32, 48)]))
     assert report.fixed_axes == ("y", "x")
     image = sitk.GetImageFromArray(images(3, 41, 53))
     assert segment(image, load_model(path), contract().preparation).label.GetSize() == (53, 41, 3)
@@ -192,7 +194,7 @@ class FixedBatch(nn.Module):
 
 def test_a_network_of_one_batch_size_is_refused(tmp_path):
     with pytest.raises(ModelFileError, match=r"'tested' cannot be exported.*batch"):
-        export_onnx(FixedBatch(), contract(), tmp_path / "m.onnx", verify_on=[images(2, 1, 32, 48)])
+        export_onnx(FixedBatch(), contract(), tmp_path / "m.onnx", Evidence([images(2, 1, 32, 48)]))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -204,7 +206,7 @@ class Untranslatable(nn.Module):
 def test_a_network_that_torch_cannot_translate_is_refused(tmp_path):
     with pytest.raises(ModelFileError, match=r"'tested' cannot be exported to ONNX: .*Choose a"):
         export_onnx(
-            Untranslatable(), contract(), tmp_path / "m.onnx", verify_on=[images(1, 1, 32, 48)]
+            Untranslatable(), contract(), tmp_path / "m.onnx", Evidence([images(1, 1, 32, 48)])
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -228,7 +230,7 @@ def test_a_failed_verification_writes_nothing_and_says_by_how_much(tmp_path, mon
     network = nn.Conv2d(1, 1, 1)
     message = r"was not written: .* at 0\.5208% of 3072 voxels .*0\.01% are allowed"
     with pytest.raises(ModelFileError, match=message):
-        export_onnx(network, contract(), path, verify_on=[images(2, 1, 32, 48)])
+        export_onnx(network, contract(), path, Evidence([images(2, 1, 32, 48)]))
     assert path.read_bytes() == b"what was here before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -253,8 +255,8 @@ def test_agreement_is_counted_by_hand():
     ],
 )
 def test_verification_needs_images_of_the_contract(tmp_path, verify_on, found):
-    with pytest.raises(ShapeError, match=rf"verified on .*{found}"):
-        export_onnx(nn.Conv2d(1, 1, 1), contract(), tmp_path / "m.onnx", verify_on=verify_on)
+    with pytest.raises(ShapeError, match=rf"export needs prepared images .*{found}"):
+        export_onnx(nn.Conv2d(1, 1, 1), contract(), tmp_path / "m.onnx", Evidence(verify_on))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -264,7 +266,7 @@ def test_a_network_of_other_classes_than_its_contract_is_refused(tmp_path):
             nn.Conv2d(1, 3, 1),
             contract(classes=4),
             tmp_path / "m.onnx",
-            verify_on=[images(1, 1, 32, 48)],
+            Evidence([images(1, 1, 32, 48)]),
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -272,5 +274,5 @@ def test_a_network_of_other_classes_than_its_contract_is_refused(tmp_path):
 def test_the_same_network_gives_the_same_bytes(tmp_path):
     network = nn.Conv2d(1, 1, 3, padding=1)
     for name in ("a.onnx", "b.onnx"):
-        export_onnx(network, contract(), tmp_path / name, verify_on=[images(1, 1, 32, 48)])
+        export_onnx(network, contract(), tmp_path / name, Evidence([images(1, 1, 32, 48)]))
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()

@@ -233,9 +233,9 @@ def test_a_run_scores_the_ensemble_and_says_so(finished):
 
 def test_the_ensemble_is_exported_as_one_file_that_agrees(finished, tmp_path):
     report = pipeline.export(finished, tmp_path / "teacher.onnx", student="teacher")
-    assert report.label_agreement > 0.9999
+    assert report.verification.label_agreement > 0.9999
     opened = stages.open_prepared(finished)
-    images = handover.validation_inputs(opened)
+    images = handover.inputs_of(opened, opened.split.validation)
     exported = pipeline.deploy.load_model(tmp_path / "teacher.onnx")
     expected = handover.model_of_run(opened, TEACHER)(images[0])
     assert np.allclose(exported(images[0]), expected, atol=1e-3)

@@ -204,9 +204,16 @@ def test_the_exported_file_predicts_without_torch(flat, tmp_path):
 
 
 def test_the_teacher_can_be_exported_too(flat, tmp_path):
-    medstill.export(flat.out, tmp_path / "teacher.onnx", student="teacher")
+    report = medstill.export(flat.out, tmp_path / "teacher.onnx", student="teacher")
     contract = deploy.load_model(tmp_path / "teacher.onnx").contract
     assert contract.network.name == "unet-t1"
+    assert contract.verification == report.verification
+    opened = stages.open_prepared(flat.out)
+    cases = [opened.prepared.open(case) for case in opened.split.validation]
+    assert report.verification.cases == len(cases) == 1
+    assert report.verification.voxels == cases[0].label_ZYX.size
+    best = stages.training_result(opened, TEACHER)["best_dice"]
+    assert report.verification.dice_pytorch == pytest.approx(best, abs=1e-3)
 
 
 def test_jobs_come_in_an_order_in_which_they_can_run(tiny, tiny_with, tmp_path):

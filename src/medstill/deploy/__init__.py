@@ -7,17 +7,20 @@ from medstill.lazy import lazy_names
 if TYPE_CHECKING:
     from medstill.deploy.cases import CaseResult, PredictOptions
     from medstill.deploy.contract import Contract, NetworkSummary, Origin, Scores
-    from medstill.deploy.export import ExportReport, export_onnx
+    from medstill.deploy.export import Evidence, ExportOptions, ExportReport, export_onnx
     from medstill.deploy.metadata import ModelText, contract_in, read_metadata
     from medstill.deploy.predict import predict_path
     from medstill.deploy.prepared import map_prepared, segment_prepared
     from medstill.deploy.runtime import OnnxModel, load_model
     from medstill.deploy.segmentation import Network, Segmentation, SegmentOptions, segment
     from medstill.deploy.segmenter import Model, Segmenter
+    from medstill.deploy.verification import Trial
 
 __all__ = [
     "CaseResult",
     "Contract",
+    "Evidence",
+    "ExportOptions",
     "ExportReport",
     "Model",
     "ModelText",
@@ -30,6 +33,7 @@ __all__ = [
     "SegmentOptions",
     "Segmentation",
     "Segmenter",
+    "Trial",
     "contract_in",
     "export_onnx",
     "load_model",
@@ -42,7 +46,7 @@ __all__ = [
 
 _HOMES = {
     "contract": ("Contract", "NetworkSummary", "Origin", "Scores"),
-    "export": ("ExportReport", "export_onnx"),
+    "export": ("Evidence", "ExportOptions", "ExportReport", "export_onnx"),
     "metadata": ("ModelText", "contract_in", "read_metadata"),
     "cases": ("CaseResult", "PredictOptions"),
     "predict": ("predict_path",),
@@ -50,6 +54,7 @@ _HOMES = {
     "runtime": ("OnnxModel", "load_model"),
     "segmenter": ("Model", "Segmenter"),
     "segmentation": ("Network", "Segmentation", "SegmentOptions", "segment"),
+    "verification": ("Trial",),
 }
 
 __getattr__ = lazy_names(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from importlib import metadata as packages
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -40,6 +40,9 @@ MOST_PATCH_VOXELS: Final = 2**28
 def _version() -> str:
     return packages.version("medstill")
 
+
+Precision = Literal["fp32", "int8"]
+"""`int8`: convolutions in 8-bit integers, static, quantised per channel."""
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
@@ -72,6 +75,26 @@ class Scores(Record):
     dice_by_class: dict[str, Fraction] = Field(default_factory=dict)
 
 
+class Verification(Record):
+    """How far a file agrees with the network in PyTorch, on validation patients."""
+
+    cases: int = Field(ge=1)
+    voxels: int = Field(ge=1)
+    """How many labels were compared, on the prepared grid."""
+    label_agreement: Fraction
+    """Share of the voxels of equal label."""
+    dice_pytorch: Fraction
+    """Mean Dice of the network in PyTorch, over the foreground classes."""
+    dice: Fraction
+    """Mean Dice of the file."""
+    largest_logit_difference: float = Field(ge=0.0)
+
+    @property
+    def dice_change(self) -> float:
+        """What the file gains (positive) or loses."""
+        return self.dice - self.dice_pytorch
+
+
 class Contract(Record):
     """Everything between a raw image and its label map, beside the network itself."""
 
@@ -84,6 +107,9 @@ class Contract(Record):
     """Share of a patch by which neighbouring patches overlap."""
     training: Origin
     scores: Scores | None = None
+    precision: Precision = "fp32"
+    verification: Verification | None = None
+    """None: the file was not compared with PyTorch."""
     intended_use: str = INTENDED_USE
     medstill_version: str = Field(default_factory=_version)
 

@@ -1,41 +1,70 @@
 """From a PyTorch network to one ONNX file, verified on real images before it is written.
 
-Shape legend: B batch, C input channels, K logit channels, `...` space (Y X or Z Y X).
+Shape legend: B batch, C input channels, `...` space (Y X or Z Y X).
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from medstill.deploy.contract import Contract
-from medstill.deploy.graph import add_metadata, forget_sources, save, set_sizes
-from medstill.deploy.metadata import INPUT_NAME, OUTPUT_NAME
-from medstill.deploy.runtime import OnnxModel, load_model
+from medstill.deploy.contract import Contract, Precision, Verification
+from medstill.deploy.graph import save, set_metadata
+from medstill.deploy.quantise import quantise
+from medstill.deploy.runtime import load_model
+from medstill.deploy.translate import (
+    AXES,
+    OPSET,
+    Comparison,
+    LogitsOnly,
+    as_function,
+    compare,
+    translate,
+)
+from medstill.deploy.verification import LIMITS, Trial, demand_agreement, verify
 from medstill.errors import ModelFileError, ShapeError
-from medstill.networks import run
 from medstill.runs import atomic
 
-OPSET: Final = 18
-LEAST_AGREEMENT: Final = 0.9999
-"""Least share of voxels whose label the file and PyTorch agree on (fp32)."""
+Images = Sequence[NDArray[np.floating]]
 
-_SAME_NETWORK: Final = 0.99
-"""Least agreement at another size: what differs there is another computation, not rounding."""
-_AXES: Final = {2: ("y", "x"), 3: ("z", "y", "x")}
-_NOISY_LOGGERS: Final = ("torch.onnx._internal.exporter._registration",)
+LEAST_AGREEMENT: Final = LIMITS["fp32"].label_agreement
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a network leaves.
+
+    Attributes:
+        precision: `fp32`, or `int8` for convolutions in 8-bit integers.
+        verify: Whether a file that disagrees with PyTorch is refused.
+    """
+
+    precision: Precision = "fp32"
+    verify: bool = True
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The images of an export.
+
+    Attributes:
+        examples: Prepared images `(B, C, Y, X)` or `(B, C, Z, Y, X)`, at least one; the network is
+            traced with the first, and compared on all of them where there is no trial.
+        trial: Whole validation cases.
+        calibration: Prepared images of training patients, from which int8 learns its ranges.
+    """
+
+    examples: Images
+    trial: Trial | None = None
+    calibration: Images = ()
 
 
 @dataclass(frozen=True)
@@ -46,237 +75,101 @@ class ExportReport:
         path: The file.
         size_bytes: Its size.
         opset: Version of the ONNX operators.
-        label_agreement: Share of the voxels of equal label, 0 to 1.
-        largest_logit_difference: Greatest absolute difference of any logit.
-        voxels: How many voxels were compared.
+        precision: Of its convolutions.
         fixed_axes: Spatial axes on which the network takes only the patch size; empty if all of
             them are free.
+        comparison: Agreement on single images; None where whole cases were compared, or nothing.
+        verification: Agreement on whole validation cases, as it stands in the file.
     """
 
     path: Path
     size_bytes: int
     opset: int
-    label_agreement: float
-    largest_logit_difference: float
-    voxels: int
+    precision: Precision
     fixed_axes: tuple[str, ...]
-
-
-class LogitsOnly(nn.Module):
-    """A network without its reconstruction: image in, logits out."""
-
-    def __init__(self, network: nn.Module) -> None:
-        """Wrap a network of any output that `medstill.networks.run` understands."""
-        super().__init__()
-        self.network = network
-
-    def forward(self, image_BC: Tensor) -> Tensor:
-        """Logits `(B, K, ...)` of images `(B, C, ...)`."""
-        logits_BK: Tensor = run(self.network, image_BC).logits
-        return logits_BK
+    comparison: Comparison | None = None
+    verification: Verification | None = None
 
 
 def export_onnx(
-    network: nn.Module, contract: Contract, path: Path, *, verify_on: Sequence[NDArray[np.floating]]
+    network: nn.Module,
+    contract: Contract,
+    path: Path,
+    evidence: Evidence,
+    options: ExportOptions | None = None,
 ) -> ExportReport:
     """Write a network and its contract as one ONNX file.
 
     The network is not changed. Its file is written beside `path` first, loaded again as a user
-    would, and compared with PyTorch on `verify_on`; only a file that agrees gets its name.
+    would, and compared with PyTorch; only a file that agrees gets its name.
 
     Args:
         network: A network that `medstill.networks.run` understands, without projectors.
         contract: All else that prediction needs; stored among the metadata.
         path: The `.onnx` file to write.
-        verify_on: Prepared validation images `(B, C, Y, X)` or `(B, C, Z, Y, X)`.
+        evidence: What it is compared on.
+        options: Precision, and whether to verify.
 
     Raises:
         ModelFileError: The network cannot be exported, does not fit its contract, or the file
             disagrees with PyTorch; nothing is written.
-        ShapeError: `verify_on` is empty or of other axes or channels than the contract.
+        ShapeError: An image is of other axes or channels than the contract, or there is none.
     """
-    _check_images(verify_on, contract)
+    options = options or ExportOptions()
+    _check_images(evidence.examples, contract)
     inference = LogitsOnly(copy.deepcopy(network).cpu()).eval()
+    contract = contract.model_copy(update={"precision": options.precision, "verification": None})
     with atomic(Path(path)) as draft:
-        fixed_axes = _write(inference, contract, draft, verify_on[0])
-        comparison = compare(inference, load_model(draft), verify_on)
-        if not comparison.label_agreement >= LEAST_AGREEMENT:
-            raise ModelFileError(
-                f"'{path}' was not written: the exported network gives another label than PyTorch "
-                f"at {1 - comparison.label_agreement:.4%} of {comparison.voxels} voxels (at most "
-                f"{1 - LEAST_AGREEMENT:.2%} are allowed; greatest logit difference "
-                f"{comparison.largest_logit_difference:.3g}). Try another version of torch or "
-                "onnxruntime, or another network."
-            )
+        fixed_axes = translate(inference, contract, draft, evidence.examples[0])
+        if options.precision == "int8":
+            _check_images(evidence.calibration, contract)
+            quantise(draft, contract, evidence.calibration)
+        comparison = verification = None
+        if options.verify and evidence.trial is not None:
+            verification = _tried(inference, contract, draft, evidence.trial, Path(path))
+        elif options.verify:
+            comparison = _compared(inference, draft, evidence.examples, Path(path))
         size_bytes = draft.stat().st_size
     return ExportReport(
-        path=Path(path),
-        size_bytes=size_bytes,
-        opset=OPSET,
-        label_agreement=comparison.label_agreement,
-        largest_logit_difference=comparison.largest_logit_difference,
-        voxels=comparison.voxels,
-        fixed_axes=fixed_axes,
+        Path(path), size_bytes, OPSET, options.precision, fixed_axes, comparison, verification
     )
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """How far two networks agree on the same images."""
-
-    label_agreement: float
-    largest_logit_difference: float
-    voxels: int
-
-
-def compare(
-    reference: nn.Module, model: OnnxModel, images: Sequence[NDArray[np.floating]]
-) -> Comparison:
-    """Compare an exported network with PyTorch, image by image.
-
-    A logit that is not a number counts as a disagreement and as an infinite difference.
-
-    Args:
-        reference: Module in evaluation mode, images to logits.
-        model: The exported network.
-        images: Prepared images `(B, C, ...)`.
-    """
-    equal = voxels = 0
-    largest = 0.0
-    for image_BC in images:
-        with torch.inference_mode():
-            # A copy, since memory-mapped arrays are read-only and PyTorch warns about them.
-            expected_BK = reference(torch.tensor(image_BC, dtype=torch.float32)).numpy()
-        found_BK = model(image_BC)
-        if found_BK.shape != expected_BK.shape:
-            raise ModelFileError(
-                f"The exported network gives logits of shape {found_BK.shape}, PyTorch of shape "
-                f"{expected_BK.shape}, for an image of shape {image_BC.shape}. Nothing was written."
-            )
-        finite_B = np.isfinite(found_BK).all(axis=1)
-        same_B = (_labels(found_BK) == _labels(expected_BK)) & finite_B
-        equal += int(same_B.sum())
-        voxels += same_B.size
-        difference = float(np.abs(found_BK - expected_BK).max())
-        largest = max(largest, difference if finite_B.all() else float("inf"))
-    return Comparison(equal / voxels, largest, voxels)
+def _tried(
+    inference: nn.Module, contract: Contract, draft: Path, trial: Trial, path: Path
+) -> Verification:
+    """Verify a file on whole cases and store what was found in it."""
+    found = verify(as_function(inference), load_model(draft), trial, contract)
+    demand_agreement(found, contract.precision, path)
+    model = onnx.load(draft)
+    set_metadata(model, contract.model_copy(update={"verification": found}).to_metadata())
+    save(model, draft)
+    return found
 
 
-def _labels(logits_BK: NDArray[np.floating]) -> NDArray[np.integer]:
-    if logits_BK.shape[1] == 1:
-        return (logits_BK[:, 0] > 0).astype(np.uint8)
-    labels_B: NDArray[np.integer] = logits_BK.argmax(axis=1)
-    return labels_B
+def _compared(inference: nn.Module, draft: Path, examples: Images, path: Path) -> Comparison:
+    found = compare(inference, load_model(draft), examples)
+    if not found.label_agreement >= LEAST_AGREEMENT:
+        raise ModelFileError(
+            f"'{path}' was not written: the exported network gives another label than PyTorch "
+            f"at {1 - found.label_agreement:.4%} of {found.voxels} voxels (at most "
+            f"{1 - LEAST_AGREEMENT:.2%} are allowed; greatest logit difference "
+            f"{found.largest_logit_difference:.3g}). Try another version of torch or "
+            "onnxruntime, or another network."
+        )
+    return found
 
 
-def _check_images(images: Sequence[NDArray[np.floating]], contract: Contract) -> None:
+def _check_images(images: Images, contract: Contract) -> None:
+    dims, channels = contract.preparation.spatial_dims, contract.preparation.channels
+    axes = f"(B, {channels}, {', '.join(AXES[dims]).upper()})"
     if not images:
         raise ShapeError(
-            "An export is verified on validation images, but none were given. "
-            "Give at least one prepared image (B, C, ...)."
+            f"An export needs prepared images {axes}, but none were given. Give at least one."
         )
-    dims, channels = contract.preparation.spatial_dims, contract.preparation.channels
     for image_BC in images:
         if image_BC.ndim != dims + 2 or image_BC.shape[1] != channels or not image_BC.size:
             raise ShapeError(
-                f"An export is verified on images (B, {channels}, {', '.join(_AXES[dims]).upper()})"
-                f" as its contract says, but got one of shape {image_BC.shape}."
+                f"An export needs prepared images {axes} as its contract says, but got one of "
+                f"shape {image_BC.shape}."
             )
-
-
-def _write(
-    inference: nn.Module, contract: Contract, path: Path, image_BC: NDArray[np.floating]
-) -> tuple[str, ...]:
-    """Write the file; return the spatial axes on which it takes the patch size only."""
-    space = contract.preparation.patch_zyx[-contract.preparation.spatial_dims :]
-    # A batch of one would be taken for a constant by torch.export.
-    patch_BC = np.resize(image_BC, (2, contract.preparation.channels, *space))
-    try:
-        model = _translate(inference, torch.tensor(patch_BC, dtype=torch.float32))
-    except Exception as error:  # the exporter lets through whatever a network's code raises
-        raise ModelFileError(
-            f"The network '{contract.network.name}' cannot be exported to ONNX: "
-            f"{_reason(error)}. Choose a network that torch.onnx can export, or predict from the "
-            "run folder."
-        ) from error
-    axes = ("batch", "channels", *_AXES[contract.preparation.spatial_dims])
-    forget_sources(model)
-    add_metadata(model, contract.to_metadata())
-    set_sizes(model.graph, axes, patch_BC.shape, fixed=("channels",))
-    save(model, path)
-    fixed = _fixed_axes(inference, load_model(path), axes, patch_BC)
-    if "batch" in fixed:
-        raise ModelFileError(
-            f"The network '{contract.network.name}' cannot be exported: it takes batches of one "
-            "size only. Choose another network, or predict from the run folder."
-        )
-    set_sizes(model.graph, axes, patch_BC.shape, fixed=("channels", *fixed))
-    save(model, path)
-    return fixed
-
-
-def _fixed_axes(
-    inference: nn.Module, model: OnnxModel, axes: Sequence[str], patch_BC: NDArray[np.floating]
-) -> tuple[str, ...]:
-    """The axes on which the file fails at, or disagrees about, twice the size.
-
-    The exporter calls an axis free when it has seen no reason against it; only trying tells.
-    """
-    fixed = []
-    for position, axis in enumerate(axes):
-        twice_BC = np.concatenate([patch_BC, patch_BC], axis=position)
-        if axis != "channels" and not _agrees(inference, model, twice_BC):
-            fixed.append(axis)
-    return tuple(fixed)
-
-
-def _agrees(inference: nn.Module, model: OnnxModel, image_BC: NDArray[np.floating]) -> bool:
-    try:
-        return compare(inference, model, [image_BC]).label_agreement >= _SAME_NETWORK
-    except Exception:  # whatever PyTorch or onnxruntime raise: this size cannot be had
-        return False
-
-
-def _translate(inference: nn.Module, example: Tensor) -> onnx.ModelProto:
-    # AUTO leaves an axis fixed where the network cannot do without, instead of failing.
-    free = dict.fromkeys((0, *range(2, example.ndim)), torch.export.Dim.AUTO)
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            inference,
-            (example,),
-            dynamo=True,
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            dynamic_shapes=(free,),
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned nothing")
-    model: onnx.ModelProto = program.model_proto
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what torch's exporter says about torchvision and its own old code."""
-    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _reason(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"{type(error).__name__}: {lines[0][:300].rstrip('.')}"

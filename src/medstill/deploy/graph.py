@@ -39,8 +39,9 @@ def forget_sources(model: onnx.ModelProto) -> None:
         del part.metadata_props[:]
 
 
-def add_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
-    """Store texts by key, and that medstill wrote the file."""
+def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
+    """Store texts by key instead of those that are there, and that medstill wrote the file."""
+    del model.metadata_props[:]
     model.producer_name = "medstill"
     model.producer_version = ""
     for key, value in metadata.items():

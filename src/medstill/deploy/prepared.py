@@ -28,28 +28,33 @@ def segment_prepared(
         preparation: How the image was prepared.
         overlap: Share of a patch by which neighbouring patches overlap, in `[0, 1)`.
     """
-    planes = []
-    for _, logits_KYX in _sweep(image_CZYX, network, preparation, overlap):
-        labels = logits_KYX[0] > 0 if len(logits_KYX) == 1 else logits_KYX.argmax(axis=0)
-        planes.append(labels.astype(np.uint8))
-    return np.stack(planes)
+    planes = logit_planes(image_CZYX, network, preparation, overlap)
+    return np.stack([labels_of(logits_KYX) for logits_KYX in planes])
 
 
 def map_prepared(
     image_CZYX: FloatArray, network: Network, preparation: Preparation, *, overlap: float = 0.5
 ) -> Float32Array:
     """What a network gives for a prepared image, blended: `(K, Z, Y, X)` float32."""
-    planes = [plane for _, plane in _sweep(image_CZYX, network, preparation, overlap)]
-    return np.stack(planes, axis=1)
+    return np.stack(list(logit_planes(image_CZYX, network, preparation, overlap)), axis=1)
 
 
-def _sweep(
+def labels_of(logits_KYX: Float32Array) -> LabelArray:
+    """Class values `(Y, X)` of one plane of logits; one channel is a sigmoid."""
+    found_YX = logits_KYX[0] > 0 if len(logits_KYX) == 1 else logits_KYX.argmax(axis=0)
+    labels_YX: LabelArray = found_YX.astype(np.uint8)
+    return labels_YX
+
+
+def logit_planes(
     image_CZYX: FloatArray, network: Network, preparation: Preparation, overlap: float
-) -> Iterator[tuple[int, Float32Array]]:
+) -> Iterator[Float32Array]:
+    """What a network gives, blended, plane by plane: `(K, Y, X)` in the order of Z."""
+
     def on_volumes(batch_BCZYX: Float32Array) -> NDArray[np.float32]:
         if preparation.spatial_dims == 3:
             return network(batch_BCZYX)
         return network(batch_BCZYX[:, :, 0])[:, :, None]
 
     tiling = Tiling(preparation.patch_zyx, overlap, BATCH, preparation.pad_value)
-    return sweep(image_CZYX, on_volumes, tiling)
+    return (plane for _, plane in sweep(image_CZYX, on_volumes, tiling))

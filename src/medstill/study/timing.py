@@ -213,7 +213,7 @@ def _export(subject: _Subject, path: Path, image_BC: NDArray[np.float32]) -> Non
             study=study_hash(subject.study), weights=training.weights_hash(network)
         ),
     )
-    deploy.export_onnx(network.eval(), contract, path, verify_on=[image_BC])
+    deploy.export_onnx(network.eval(), contract, path, deploy.Evidence([image_BC]))
 
 
 def _cpu() -> str:
