@@ -147,6 +147,12 @@ def test_wrong_entries_are_named(change, found):
         read_contract(damaged(change), FILE)
 
 
+def test_control_characters_of_a_file_reach_no_message():
+    with pytest.raises(ModelFileError, match=r"key\?\[2J: Extra inputs") as caught:
+        read_contract(damaged(setting("key\x1b[2J", 1)), FILE)
+    assert str(caught.value).isprintable()
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

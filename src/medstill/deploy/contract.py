@@ -185,8 +185,10 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 
 
 def _damaged(path: Path, found: str) -> ModelFileError:
+    # The file's own words may hold commands to a terminal.
+    shown = "".join(letter if letter.isprintable() else "?" for letter in found)
     return ModelFileError(
-        f"The medstill contract inside '{path}' is damaged ({found}). "
+        f"The medstill contract inside '{path}' is damaged ({shown}). "
         "Copy the file again, or repeat 'medstill export'."
     )
 
