@@ -114,7 +114,7 @@ def fake_handle(folder: Path, result: Path) -> tuple[str, ...]:
 
 
 def made_of(segmentations: Sequence[Path]) -> list[tuple[str, int]]:
-    """Series and number of instances that each segmentation of `fake_handle` was made of."""
+    """Series and number of instances of each segmentation; one that came twice is one file."""
     import pydicom
 
     texts = [str(pydicom.dcmread(path).SeriesDescription) for path in segmentations]
@@ -157,7 +157,7 @@ class Archive:
 
     def start(self) -> Archive:
         self.folder.mkdir(exist_ok=True)
-        command = ["storescp", "-aet", "ARCHIVE", "-od", str(self.folder), "+uf"]
+        command = ["storescp", "-aet", "ARCHIVE", "-od", str(self.folder)]
         command += [*self.options, str(self.port)]
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from medstill.cli_node import serve
 from medstill.cli_predict import benchmark, predict
 from medstill.cli_study import app as study_app
 from medstill.errors import ConfigError, MedstillError
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.add_typer(study_app, name="study")
 app.command()(predict)
 app.command()(benchmark)
+app.command()(serve)
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]

@@ -171,6 +171,14 @@ def show_export(out: Console, report: ExportReport) -> None:
     )
 
 
+def show_receivers(out: Console, answers: Mapping[str, str | None]) -> None:
+    """Which receivers of a DICOM node answer an echo."""
+    for aet, problem in answers.items():
+        text = "answers" if problem is None else f"does not answer: {problem}"
+        style = None if problem is None else "red"
+        out.print(f"receiver {aet} {text}", style=style, markup=False, soft_wrap=True)
+
+
 def show_page(out: Console, page: Path) -> None:
     """Where the report is."""
     out.print(f"Report: {page}", soft_wrap=True)

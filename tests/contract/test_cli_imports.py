@@ -58,7 +58,7 @@ def test_help_imports_nothing_that_it_does_not_need():
 
 def test_every_stage_has_a_command():
     stages = {"run", "prepare", "train-teacher", "distill", "evaluate", "export", "report"}
-    others = {"inspect", "predict", "benchmark", "networks", "phantom", "info", "study"}
+    others = {"inspect", "predict", "benchmark", "serve", "networks", "phantom", "info", "study"}
     assert stages | others == set(COMMANDS)
 
 
@@ -89,6 +89,7 @@ def test_every_command_of_studies_has_help(command):
         (["phantom", "out", "--patients", "0"], "--patients"),
         (["networks", "--dims", "4"], "--dims"),
         (["export", "run"], "--output"),
+        (["serve", "model.onnx"], "--config"),
     ],
 )
 def test_wrong_usage_ends_with_two_and_says_where(arguments, told):

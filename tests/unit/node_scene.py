@@ -31,7 +31,7 @@ class Scene:
             self.shelves, quiet_s=10.0, abandon_s=100.0, clock=lambda: self.now
         )
         self.outbox = Outbox(self.shelves, [ARCHIVE], self.waits)
-        self.worker = Worker(self.shelves, self.handle, attempts=3)
+        self.worker = Worker(self.shelves, self.handle, attempts=3, clock=lambda: self.now)
 
     def __enter__(self):
         return self

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 
 from medstill.errors import ConfigError
-from medstill.node.config import load_config
+from medstill.node.config import NodeConfig, load_config
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "serve.md"
 GOOD = {
     "folder": "node",
     "peers": [
@@ -74,3 +78,10 @@ def test_certificates_that_are_not_there_are_named(tmp_path):
 def test_what_is_no_configuration_is_told(tmp_path, content, message):
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, content)
+
+
+def test_the_examples_in_the_documentation_are_valid():
+    blocks = re.findall(r"^```yml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        NodeConfig.model_validate({**GOOD, **yaml.safe_load(block)})

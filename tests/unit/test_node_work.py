@@ -73,10 +73,39 @@ def test_a_full_disk_makes_the_series_wait(scene, wrapped):
     scene.worker._handle = failing(error)
     for _ in range(5):
         assert not scene.worker.step()
+        scene.now += 5.0
     assert scene.state == State.READY
     scene.worker._handle = plain
     assert scene.worker.step()
     assert scene.state == State.OUTGOING
+
+
+def test_a_full_disk_is_not_met_at_once_again(scene):
+    runs = []
+    full = failing(OSError(errno.ENOSPC, "No space left on device"))
+    scene.worker._handle = lambda folder, result: (runs.append(scene.now), full(folder, result))
+    for _ in range(20):
+        scene.worker.step()
+        scene.now += 1.0
+    assert runs == [10.0, 15.0, 20.0, 25.0]
+
+
+def test_a_result_that_cannot_be_noted_as_sent_is_not_sent_again_at_once(sending, monkeypatch):
+    scene, sender, line = sending
+    plain, full = scene.outbox.sent, OSError(errno.ENOSPC, "No space left on device")
+
+    def fail(*_):
+        raise full
+
+    monkeypatch.setattr(scene.outbox, "sent", fail)
+    for _ in range(3):
+        sender.step(threading.Event())
+    assert line.tries == 2
+    monkeypatch.setattr(scene.outbox, "sent", plain)
+    scene.now += 5.0
+    sender.step(threading.Event())
+    assert scene.outbox.pending(ARCHIVE) == []
+    assert len(set(line.got)) == 2, "the same objects, whose UIDs the receiver knows"
 
 
 def test_a_series_that_takes_the_process_down_is_put_aside(scene):
@@ -122,7 +151,7 @@ def test_a_receiver_that_is_taken_out_of_the_file_is_not_waited_for(scene):
     scene.worker.step()
     Outbox(scene.shelves, [ARCHIVE, SECOND], scene.waits).sent(KEY, ARCHIVE)
     assert scene.state == State.OUTGOING
-    Outbox(scene.shelves, [ARCHIVE], scene.waits)
+    Outbox(scene.shelves, [ARCHIVE], scene.waits).sweep()
     assert scene.state == State.DONE
 
 

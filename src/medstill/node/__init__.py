@@ -12,6 +12,7 @@ from medstill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from medstill.node.config import Limits, NodeConfig, Peer, Tls, Waits, load_config
+    from medstill.node.handling import segmenting
     from medstill.node.send import echo
     from medstill.node.service import Node, keep_libraries_quiet, serve
     from medstill.node.work import Handle
@@ -27,11 +28,13 @@ __all__ = [
     "echo",
     "keep_libraries_quiet",
     "load_config",
+    "segmenting",
     "serve",
 ]
 
 _HOMES = {
     "config": ("Limits", "NodeConfig", "Peer", "Tls", "Waits", "load_config"),
+    "handling": ("segmenting",),
     "send": ("echo",),
     "service": ("Node", "keep_libraries_quiet", "serve"),
     "work": ("Handle",),

@@ -7,6 +7,7 @@ on the way is not taken for a complete one.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -228,11 +229,12 @@ class Arrivals:
         if not self._shelves.instances(State.INCOMING, key):
             self._shelves.discard(folder)  # its first instance could not be written
             return
-        files.note(
-            folder / REASON,
-            "The sender broke off, or an instance of the series was refused, and it was not sent "
-            f"again for {self._abandon_s:g} s. Send the series again.\n",
-        )
+        with contextlib.suppress(OSError):  # a full disk must not hold the other series up
+            files.note(
+                folder / REASON,
+                "The sender broke off, or an instance of the series was refused, and it was not "
+                f"sent again for {self._abandon_s:g} s. Send the series again.\n",
+            )
         self._shelves.move(key, State.INCOMING, State.FAILED)
         log.error("series %s: given up, it was never sent to its end", short(key))
 

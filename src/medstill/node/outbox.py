@@ -29,7 +29,7 @@ class Outbox:
         waits: Waits,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take up what is queued; what every receiver has already is done.
+        """Hold what is needed; what is queued is on the disk.
 
         Args:
             shelves: The disk.
@@ -41,8 +41,6 @@ class Outbox:
         self._marks = {peer.aet: SENT + files.name_of(peer.aet) for peer in receivers}
         self._waits = waits
         self._clock = clock
-        for key in shelves.keys(State.OUTGOING):
-            self._finish(key)
 
     def pending(self, receiver: Peer) -> list[str]:
         """The series whose segmentation a receiver lacks."""
@@ -67,8 +65,10 @@ class Outbox:
             self._finish(key)
 
     def sweep(self) -> None:
-        """Delete what has been kept long enough."""
+        """Finish what every receiver has, and delete what has been kept long enough."""
         with self._shelves.lock:
+            for key in self._shelves.keys(State.OUTGOING):
+                self._finish(key)
             for key in self._shelves.keys(State.DONE):
                 self._clear(key)
             for key in self._shelves.keys(State.FAILED):

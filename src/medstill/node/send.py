@@ -143,6 +143,7 @@ class Sender:
         aet = self._receiver.aet
         try:
             self._deliver(self._receiver, dcmread(self._outbox.result(key)))
+            self._outbox.sent(key, self._receiver)
         except FileNotFoundError:
             return  # its series grew meanwhile
         except UnreachableError as error:
@@ -158,7 +159,6 @@ class Sender:
         else:
             self._succeeded(aet)
             self._succeeded(key)
-            self._outbox.sent(key, self._receiver)
             log.info("series %s: sent to %s", short(key), aet)
 
     def _due(self, what: str) -> bool:

@@ -25,8 +25,9 @@ from medstill.node.work import Handle, Worker
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.2
+FAILED_S: Final = 5.0
 SWEEP_S: Final = 60.0
-_TALKATIVE: Final = ("pynetdicom", "pydicom", "highdicom")
+TALKATIVE: Final = ("pynetdicom", "pydicom", "highdicom")
 
 
 class Node:
@@ -122,7 +123,8 @@ class Node:
                 again = step()
             except Exception as error:  # a disk that fails now may work later
                 log.error("a step failed (%s); it is repeated", type(error).__name__)
-                again = False
+                self._stop.wait(FAILED_S)
+                continue
             if not again:
                 self._stop.wait(TICK_S)
 
@@ -155,7 +157,7 @@ def serve(config: NodeConfig, handle: Handle) -> None:
 
 def keep_libraries_quiet() -> None:
     """Silence what others log, warn and print: it can hold values of a header."""
-    for name in _TALKATIVE:
+    for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     warnings.simplefilter("ignore")
     sitk.ProcessObject.SetGlobalWarningDisplay(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -16,23 +17,35 @@ log = logging.getLogger(__name__)
 Handle = Callable[[Path, Path], tuple[str, ...]]
 """Segments the series in a folder into a DICOM file; returns warnings that name no patient."""
 
+FULL_WAIT_S: Final = 5.0
+"""Wait before the model is run again after it met a full disk."""
 _NO_MEMORY: Final = "There is not enough memory to segment this series."
 
 
 class Worker:
     """Runs the model on one series after the other."""
 
-    def __init__(self, shelves: Shelves, handle: Handle, *, attempts: int) -> None:
+    def __init__(
+        self,
+        shelves: Shelves,
+        handle: Handle,
+        *,
+        attempts: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Hold what is needed.
 
         Args:
             shelves: The disk.
             handle: Segments a series.
             attempts: How often a series may end the whole process before it is put aside.
+            clock: Gives the time in seconds.
         """
         self._shelves = shelves
         self._handle = handle
         self._attempts = attempts
+        self._clock = clock
+        self._not_before_s = -float("inf")
 
     def step(self) -> bool:
         """Segment the first series that is ready, if there is one.
@@ -40,7 +53,7 @@ class Worker:
         Returns:
             Whether something was done; False also when the disk is full, so that the caller waits.
         """
-        taken = self._take()
+        taken = self._take() if self._clock() >= self._not_before_s else None
         if taken is None:
             return False
         key, folder = taken
@@ -72,7 +85,7 @@ class Worker:
                 except OSError as error:
                     if not files.is_full(error):
                         raise
-                    log.error("the disk is full: the series wait")
+                    self._rest()
                     return None
                 self._fail(key, State.READY, f"The process ended {begun} times during this series.")
         return None
@@ -82,7 +95,7 @@ class Worker:
             place = self._shelves.place(State.WORKING, key)
             self._shelves.discard(place / RESULT)
             if files.is_full(error):
-                log.error("series %s: the disk is full; it waits", short(key))
+                self._rest()
                 (place / ATTEMPTS).unlink(missing_ok=True)
                 self._leave(key, State.READY)
                 return False
@@ -90,6 +103,10 @@ class Worker:
             if not self._leave_to_grown(key):
                 self._fail(key, State.WORKING, f"{type(error).__name__}: {text}")
         return True
+
+    def _rest(self) -> None:
+        log.error("the disk is full: the series wait")
+        self._not_before_s = self._clock() + FULL_WAIT_S
 
     def _pass_on(self, key: str) -> None:
         with self._shelves.lock:
