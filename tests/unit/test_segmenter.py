@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from tiny_onnx import CLASSES, write
+from typer.testing import CliRunner
 
 import medstill
+from medstill import cli, handover
+from medstill.deploy.cases import PredictOptions
 from medstill.deploy.devices import check_running
 from medstill.deploy.runtime import load_model
 from medstill.deploy.segmenter import Segmenter
 from medstill.errors import ConfigError, GeometryError, ShapeError
+from tiny_onnx import CLASSES, write
 
 
 def values(seed=0, channels=1):
@@ -174,3 +178,45 @@ def test_an_error_in_a_network_comes_through_the_threads(tmp_path):
 
     with pytest.raises(MemoryError, match="none left"):
         Segmenter(Broken())(image())
+
+
+def test_memory_does_not_grow_with_the_slices_beyond_the_labels(path):
+    """Labels count twice: NumPy and SimpleITK hold a copy each for a moment."""
+    segmenter = Segmenter(path, threads=2)
+
+    def beyond_labels(slices):
+        array = np.resize(values(), (slices, 96, 96))
+        given = sitk.GetImageFromArray(array)
+        given.SetSpacing((0.23, 0.45, 3.0))  # one patch a slice
+        tracemalloc.start()
+        try:
+            segmenter(given)
+            return tracemalloc.get_traced_memory()[1] - 2 * array.size
+        finally:
+            tracemalloc.stop()
+
+    beyond_labels(40)  # what is only imported or set up once
+    assert beyond_labels(160) < 1.3 * beyond_labels(40)
+
+
+def test_the_command_takes_every_option(path, tmp_path):
+    sitk.WriteImage(image(), tmp_path / "scan.nii.gz")
+    out = tmp_path / "out.nii.gz"
+    arguments = ["predict", str(path), str(tmp_path / "scan.nii.gz"), str(out)]
+    options = ["--threads", "1", "--overlap", "0.25", "--batch-size", "3", "--device", "cpu"]
+    more = ["--mirror", "--largest-component", "--probabilities"]
+    result = CliRunner().invoke(cli.app, [*arguments, *options, *more])
+    assert result.exit_code == 0, result.output
+    expected = Segmenter(
+        path, threads=1, overlap=0.25, batch_size=3, mirror=True, largest_component=True
+    )(image())
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(out)), label(expected))
+    shares = sitk.ReadImage(tmp_path / "out_probabilities.nii.gz")
+    assert shares.GetNumberOfComponentsPerPixel() == 3
+    plain = Segmenter(path, threads=1, overlap=0.25)(image())
+    assert (label(plain) != label(expected)).any()
+
+
+def test_a_run_folder_has_no_device(tmp_path):
+    with pytest.raises(ConfigError, match=r"'cuda' is for exported files, but .* is a run folder"):
+        handover.open_model(tmp_path, None, PredictOptions(device="cuda"))
