@@ -18,54 +18,70 @@ app = typer.Typer(
 
 StudyFolder = Annotated[Path, typer.Argument(metavar="OUT", help="What `study run` wrote.")]
 
+# What is run.
+GridFile = Annotated[
+    Path, typer.Argument(metavar="STUDY.yaml", help="A study file with base and axes.")
+]
+Data = Annotated[Path, typer.Option("--data", help="Folder of the data set.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="AXIS=VALUE", help="Run only those with this value."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the base."),
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave bad cases out and list them; go on.")
+]
+Check = Annotated[bool, typer.Option("--check", help="Check everything, list the runs, and stop.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume/--restart", help="Take interrupted trainings up again, or begin anew."),
+]
+
+# Where it is kept.
+Out = Annotated[Path, typer.Option("--out", help="Folder: new, or of the same study.")]
+Shared = Annotated[
+    Path | None,
+    typer.Option(help="Folder for what runs share, so that other studies use it as well."),
+]
+
+# Who computes: this machine, or a cluster.
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes side by side; default: one per core.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of each; default: the cores are shared.")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Train on a Ray cluster: host:port, or local."),
+]
+CpusPerRun = Annotated[
+    float | None, typer.Option("--cpus-per-run", min=0.1, help="With --ray; default: 1.")
+]
+GpusPerRun = Annotated[
+    float | None, typer.Option("--gpus-per-run", min=0.0, help="With --ray; default: 0.")
+]
+
 
 @app.command()
 def run(
-    study_file: Annotated[
-        Path, typer.Argument(metavar="STUDY.yaml", help="A study file with base and axes.")
-    ],
-    data: Annotated[Path, typer.Option("--data", help="Folder of the data set.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder: new, or of the same study.")],
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes side by side; default: one per core.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of each; default: the cores are shared.")
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", metavar="AXIS=VALUE", help="Run only those with this value."),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the base."),
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Check everything, list the runs, and stop.")
-    ] = False,
-    shared: Annotated[
-        Path | None,
-        typer.Option(help="Folder for what runs share, so that other studies use it as well."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave bad cases out and list them; go on.")
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume/--restart", help="Take interrupted trainings up again, or begin anew."
-        ),
-    ] = True,
-    ray: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Train on a Ray cluster: host:port, or local."),
-    ] = None,
-    cpus: Annotated[
-        float | None, typer.Option("--cpus-per-run", min=0.1, help="With --ray; default: 1.")
-    ] = None,
-    gpus: Annotated[
-        float | None, typer.Option("--gpus-per-run", min=0.0, help="With --ray; default: 0.")
-    ] = None,
+    study_file: GridFile,
+    data: Data,
+    out: Out,
+    workers: Workers = None,
+    threads: Threads = None,
+    only: Only = None,
+    overrides: Overrides = None,
+    check: Check = False,
+    shared: Shared = None,
+    skip_bad: SkipBad = False,
+    resume: Resume = True,
+    ray: RayAddress = None,
+    cpus: CpusPerRun = None,
+    gpus: GpusPerRun = None,
 ) -> None:
     """Run every run of a study; finished ones are skipped, failed ones are tried again.
 
