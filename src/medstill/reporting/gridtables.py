@@ -26,8 +26,7 @@ class Verdict:
     verdict: str
     tone: str
     sentences: tuple[str, ...]
-    main: bool
-    """Against the control of the same row."""
+    """One a metric: Dice never stands without HD95."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,6 @@ def _verdict(gains: Sequence[GridGain], names: dict[str, str]) -> Verdict:
         verdict=first.verdict,
         tone=TONES.get(first.verdict, "even"),
         sentences=tuple(wording.difference_text(gain) for gain in gains),
-        main=first.within_row and first.control == "control",
     )
 
 
