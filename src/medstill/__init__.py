@@ -14,6 +14,8 @@ from medstill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from medstill.config import Study
+    from medstill.deploy.cases import PredictOptions
+    from medstill.deploy.export import ExportOptions
     from medstill.deploy.segmenter import Segmenter
     from medstill.errors import MedstillError
     from medstill.pipeline import (
@@ -46,8 +48,10 @@ _STAGES = (
 )
 
 __all__ = [
+    "ExportOptions",
     "GridOptions",
     "MedstillError",
+    "PredictOptions",
     "Segmenter",
     "Study",
     "check",
@@ -69,8 +73,10 @@ __getattr__ = lazy_names(
     __name__,
     {
         **dict.fromkeys(_STAGES, "medstill.pipeline"),
+        "ExportOptions": "medstill.deploy.export",
         "GridOptions": "medstill.study.grid",
         "MedstillError": "medstill.errors",
+        "PredictOptions": "medstill.deploy.cases",
         "Segmenter": "medstill.deploy.segmenter",
         "Study": "medstill.config",
         "load_grid": "medstill.study.gridfile",

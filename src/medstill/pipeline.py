@@ -239,7 +239,7 @@ def export(
         file: The `.onnx` file to write.
         student: `teacher`, or one of the study's students: of its distilled networks the seed
             with the best validation score. None takes the study's first student.
-        options: Precision and verification; see `medstill.deploy.ExportOptions`.
+        options: Precision and verification; see `medstill.ExportOptions`.
 
     Raises:
         ModelFileError: The exported network does not agree with the trained one.
@@ -268,7 +268,7 @@ def predict(
         source: What to segment.
         target: The file or folder to write; labels in the geometry of the input.
         student: Which network of a run folder, as in `export`.
-        options: How, and with what; see `medstill.deploy.PredictOptions`.
+        options: How, and with what; see `medstill.PredictOptions`.
         on_case: Called with each result as it comes.
 
     Returns:

@@ -45,8 +45,9 @@ def test_truth_and_prediction_may_swap(truth, prediction):
 
 
 @quick
-@given(masks, masks, st.floats(0.1, 10))
+@given(masks, masks, st.sampled_from([0.125, 0.25, 0.5, 2.0, 4.0, 8.0]))
 def test_distances_scale_with_the_spacing(truth, prediction, factor):
+    # Powers of two scale without rounding: HD95 may jump where surfaces of equal area tie at 95 %.
     hd95, assd, nsd = numbers(truth, prediction)
     scaled = numbers(truth, prediction, [factor * s for s in SPACING], factor * 1.5)
     assert scaled == pytest.approx((factor * hd95, factor * assd, nsd), rel=1e-5)

@@ -177,7 +177,9 @@ def test_the_file_the_folder_and_the_scores_agree(finished, tmp_path):
     models = (finished.out / "models" / f"{student}.onnx", finished.out)
     for index, model in enumerate(models):
         target = tmp_path / f"{index}.nii.gz"
-        (result,) = medstill.predict(model, scan, target, threads=1)
+        (result,) = medstill.predict(
+            model, scan, target, options=medstill.PredictOptions(threads=1)
+        )
         assert result.error is None
         masks.append(target)
     scored, exported, folder = (sitk.GetArrayFromImage(read_label(mask)) for mask in masks)

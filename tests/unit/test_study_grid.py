@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from grids import AXES, Inline, run_all, tiny_grid
-from medstill import deploy, pipeline, training
+from medstill import PredictOptions, deploy, pipeline, training
 from medstill.errors import ConfigError, DataError, RunError
 from medstill.links import follow
 from medstill.refs import TEACHER, ModelRef
@@ -68,7 +68,9 @@ def test_a_run_of_a_grid_is_an_ordinary_run_folder(finished, phantom, tmp_path):
     assert "<html" in page.read_text(encoding="utf-8")
     pipeline.export(run, tmp_path / "student.onnx")
     scan = sorted((phantom / "imagesTr").iterdir())[0]
-    results = pipeline.predict(run, scan, tmp_path / "mask.nii.gz", threads=1)
+    results = pipeline.predict(
+        run, scan, tmp_path / "mask.nii.gz", options=PredictOptions(threads=1)
+    )
     assert [result.error for result in results] == [None]
     assert deploy.load_model(tmp_path / "student.onnx").contract.network.name == "unet-s1"
 

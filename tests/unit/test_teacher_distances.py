@@ -94,4 +94,4 @@ def test_a_run_with_every_task_of_the_teacher_exports_it_without_them(tiny, tiny
     network = stages.load_network(opened, TEACHER)
     assert not [name for name in network.state_dict() if "distance" in name]
     report = pipeline.export(out, tmp_path / "teacher.onnx", student="teacher")
-    assert report.label_agreement >= 0.9999
+    assert report.verification.label_agreement >= 0.9999
