@@ -167,7 +167,7 @@ def evaluate(
 @app.command()
 def export(
     run_folder: RunFolder,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file or folder.")],
     student: Annotated[
         str | None, typer.Option(help="One of the study's students, or 'teacher'.")
     ] = None,
@@ -176,12 +176,16 @@ def export(
         typer.Option(metavar="fp32|int8", help="Of the convolutions."),
     ] = "fp32",
     verify: Annotated[bool, typer.Option(help="Refuse a file that disagrees with PyTorch.")] = True,
+    file_format: Annotated[
+        Literal["onnx", "openvino"],
+        typer.Option("--format", metavar="onnx|openvino", help="One file, or a folder."),
+    ] = "onnx",
 ) -> None:
-    """Write a network of a run as one ONNX file, verified on validation patients."""
+    """Write a network of a run, by default as one ONNX file, verified on validation patients."""
     from medstill import pipeline, terminal
     from medstill.deploy import ExportOptions
 
-    options = ExportOptions(precision, verify)
+    options = ExportOptions(precision, verify, file_format)
     report = pipeline.export(run_folder, output, student=student, options=options)
     terminal.show_export(terminal.console(), report)
 

@@ -155,8 +155,8 @@ def _contract_scores(run: Opened, ref: ModelRef) -> deploy.Scores | None:
 def export(
     run: Opened, file: Path, ref: ModelRef, options: deploy.ExportOptions
 ) -> deploy.ExportReport:
-    """Write a network of a run as a file, verified on the validation cases."""
-    return deploy.export_onnx(
+    """Write a network of a run in the format of `options`, verified on the validation cases."""
+    return deploy.export_network(
         load_network(run, ref), contract_of(run, ref), file, evidence_of(run, options), options
     )
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from medstill import deploy, evaluation, handover, scoring, stages, training
 from medstill import reporting as pages
 from medstill.config import Study
-from medstill.errors import ConfigError
 from medstill.links import prepared_folder
 from medstill.refs import GUIDED, TEACHER, student_arms, student_refs
 from medstill.runs import check_run, cores, open_run, write_json
@@ -232,24 +231,24 @@ def evaluate_masks(
 def export(
     out: AnyPath, file: AnyPath, *, student: str | None = None, options: ExportOptions | None = None
 ) -> ExportReport:
-    """Write one network of a run as an ONNX file that needs no PyTorch.
+    """Write one network of a run as an ONNX file that needs no PyTorch, or in another format.
 
     Args:
         out: Run folder.
-        file: The `.onnx` file to write.
+        file: The `.onnx` file to write, or the folder of another format.
         student: `teacher`, or one of the study's students: of its distilled networks the seed
             with the best validation score. None takes the study's first student.
-        options: Precision and verification; see `medstill.ExportOptions`.
+        options: Format, precision and verification; see `medstill.ExportOptions`.
 
     Raises:
+        ConfigError: The name does not fit the format.
         ModelFileError: The exported network does not agree with the trained one.
     """
     out, file = Path(out), Path(file)
-    if file.suffix != ".onnx":
-        raise ConfigError(f"Expected a file name that ends in .onnx, got '{file}'. Rename it.")
+    options = options or deploy.ExportOptions()
+    deploy.check_target(file, options)
     opened = stages.open_prepared(out)
-    ref = handover.chosen(opened, student)
-    return handover.export(opened, file, ref, options or deploy.ExportOptions())
+    return handover.export(opened, file, handover.chosen(opened, student), options)
 
 
 def predict(

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from medstill.deploy.cases import CaseResult, PredictOptions
     from medstill.deploy.contract import Contract, NetworkSummary, Origin, Scores
     from medstill.deploy.export import Evidence, ExportOptions, ExportReport, export_onnx
+    from medstill.deploy.formats import check_target, export_network
     from medstill.deploy.metadata import ModelText, contract_in, read_metadata
     from medstill.deploy.predict import predict_path
     from medstill.deploy.prepared import map_prepared, segment_prepared
@@ -34,7 +35,9 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "Trial",
+    "check_target",
     "contract_in",
+    "export_network",
     "export_onnx",
     "load_model",
     "map_prepared",
@@ -47,6 +50,7 @@ __all__ = [
 _HOMES = {
     "contract": ("Contract", "NetworkSummary", "Origin", "Scores"),
     "export": ("Evidence", "ExportOptions", "ExportReport", "export_onnx"),
+    "formats": ("check_target", "export_network"),
     "metadata": ("ModelText", "contract_in", "read_metadata"),
     "cases": ("CaseResult", "PredictOptions"),
     "predict": ("predict_path",),

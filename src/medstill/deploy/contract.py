@@ -44,6 +44,9 @@ def _version() -> str:
 Precision = Literal["fp32", "int8"]
 """`int8`: convolutions in 8-bit integers, static, quantised per channel."""
 
+Format = Literal["onnx", "openvino"]
+"""What is written: one ONNX file, or a folder of OpenVINO's."""
+
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
 

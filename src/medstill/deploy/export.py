@@ -16,10 +16,11 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
-from medstill.deploy.contract import Contract, Precision, Verification
+from medstill.deploy.contract import Contract, Format, Precision, Verification
 from medstill.deploy.graph import save, set_metadata
 from medstill.deploy.quantise import quantise
 from medstill.deploy.runtime import load_model
+from medstill.deploy.segmentation import Network
 from medstill.deploy.translate import (
     AXES,
     OPSET,
@@ -45,10 +46,12 @@ class ExportOptions:
     Attributes:
         precision: `fp32`, or `int8` for convolutions in 8-bit integers.
         verify: Whether a file that disagrees with PyTorch is refused.
+        format: What is written; see `medstill.deploy.formats`.
     """
 
     precision: Precision = "fp32"
     verify: bool = True
+    format: Format = "onnx"
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class ExportReport:
     """What was written and how well it agrees with PyTorch.
 
     Attributes:
-        path: The file.
+        path: The file or folder.
         size_bytes: Its size.
         opset: Version of the ONNX operators.
         precision: Of its convolutions.
@@ -125,30 +128,47 @@ def export_onnx(
             _check_images(evidence.calibration, contract)
             quantise(draft, contract, evidence.calibration)
         comparison = verification = None
-        if options.verify and evidence.trial is not None:
-            verification = _tried(inference, contract, draft, evidence.trial, Path(path))
-        elif options.verify:
-            comparison = _compared(inference, draft, evidence.examples, Path(path))
+        if options.verify:
+            model = load_model(draft)
+            comparison, verification = agreement(inference, model, contract, evidence, Path(path))
+        if verification is not None:
+            _store(draft, contract.model_copy(update={"verification": verification}))
         size_bytes = draft.stat().st_size
     return ExportReport(
         Path(path), size_bytes, OPSET, options.precision, fixed_axes, comparison, verification
     )
 
 
-def _tried(
-    inference: nn.Module, contract: Contract, draft: Path, trial: Trial, path: Path
-) -> Verification:
-    """Verify a file on whole cases and store what was found in it."""
-    found = verify(as_function(inference), load_model(draft), trial, contract)
+def agreement(
+    inference: nn.Module, model: Network, contract: Contract, evidence: Evidence, path: Path
+) -> tuple[Comparison | None, Verification | None]:
+    """Compare what is to be written with PyTorch: on whole cases, else on single images.
+
+    Args:
+        inference: Module in evaluation mode, images to logits.
+        model: What is to be written, run as a user will run it.
+        contract: Of the model.
+        evidence: What both are compared on.
+        path: Where it is to be written, for messages.
+
+    Raises:
+        ModelFileError: They disagree.
+    """
+    if evidence.trial is None:
+        return _compared(inference, model, evidence.examples, path), None
+    found = verify(as_function(inference), model, evidence.trial, contract)
     demand_agreement(found, contract.precision, path)
+    return None, found
+
+
+def _store(draft: Path, contract: Contract) -> None:
     model = onnx.load(draft)
-    set_metadata(model, contract.model_copy(update={"verification": found}).to_metadata())
+    set_metadata(model, contract.to_metadata())
     save(model, draft)
-    return found
 
 
-def _compared(inference: nn.Module, draft: Path, examples: Images, path: Path) -> Comparison:
-    found = compare(inference, load_model(draft), examples)
+def _compared(inference: nn.Module, model: Network, examples: Images, path: Path) -> Comparison:
+    found = compare(inference, model, examples)
     if not found.label_agreement >= LEAST_AGREEMENT:
         raise ModelFileError(
             f"'{path}' was not written: the exported network gives another label than PyTorch "

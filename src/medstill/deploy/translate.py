@@ -117,7 +117,7 @@ class Comparison:
 
 
 def compare(
-    reference: nn.Module, model: OnnxModel, images: Sequence[NDArray[np.floating]]
+    reference: nn.Module, model: Network, images: Sequence[NDArray[np.floating]]
 ) -> Comparison:
     """Compare an exported network with PyTorch, image by image.
 

@@ -1,0 +1,67 @@
+"""The formats in which a network leaves: one visible table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from torch import nn
+
+from medstill.deploy.contract import Contract, Format
+from medstill.deploy.export import Evidence, ExportOptions, ExportReport, export_onnx
+from medstill.deploy.openvino_ir import export_openvino
+from medstill.errors import ConfigError
+
+Write = Callable[[nn.Module, Contract, Path, Evidence, ExportOptions], ExportReport]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One format.
+
+    Attributes:
+        write: Writes a network, verified, or nothing.
+        suffix: Of the file; None if it is a folder.
+    """
+
+    write: Write
+    suffix: str | None
+
+
+FORMATS: Final[dict[Format, Form]] = {
+    "onnx": Form(export_onnx, ".onnx"),
+    "openvino": Form(export_openvino, None),
+}
+
+
+def check_target(path: Path, options: ExportOptions) -> None:
+    """Refuse a name that does not fit the format, before any work.
+
+    Raises:
+        ConfigError: The file has another suffix, or the folder is there already.
+    """
+    suffix = FORMATS[options.format].suffix
+    if suffix is not None and path.suffix != suffix:
+        raise ConfigError(f"Expected a file name that ends in {suffix}, got '{path}'. Rename it.")
+    if suffix is None and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ConfigError(
+            f"The format '{options.format}' is a folder, and '{path}' is there already. Give a new "
+            "name, or delete it first."
+        )
+
+
+def export_network(
+    network: nn.Module, contract: Contract, path: Path, evidence: Evidence, options: ExportOptions
+) -> ExportReport:
+    """Write a network and its contract in the format of `options`; see `export_onnx`.
+
+    Raises:
+        ConfigError: The name does not fit the format.
+        MissingExtraError: The format needs a package that is not installed.
+        ModelFileError: The network cannot be exported, or what was written disagrees with
+            PyTorch; nothing is left behind.
+    """
+    check_target(path, options)
+    return FORMATS[options.format].write(network, contract, path, evidence, options)
