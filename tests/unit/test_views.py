@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from medstill.errors import DataError
 from medstill.patches import sampling
-from medstill.training import views
+from medstill.training import data, views
 from medstill.training.data import PatchSamples, SampleSource
-from medstill.training.views import ANYWHERE, ViewDraw, make_view, view_kinds
+from medstill.training.views import ANYWHERE, ViewDraw, ViewMemory, make_view, view_kinds
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,31 @@ def test_a_view_of_a_class_contains_it_before_it_is_augmented(
     all_views(case, preparation, recipe)
     for kind, (_, label_ZYX) in zip(kinds.tolist(), seen, strict=True):
         assert kind == ANYWHERE or (label_ZYX == kind).any()
+
+
+def test_a_view_is_made_once_and_stays_the_same(source, monkeypatch):
+    made = []
+    monkeypatch.setattr(data, "make_view", lambda *a: (made.append(a[:2]), make_view(*a))[1])
+    samples = PatchSamples(source)
+    first = [samples[number] for number in range(len(samples))]
+    assert len(made) == 2 * 2 * 8
+    again = [PatchSamples(source)[number] for number in range(len(samples))]
+    for (image, label), (new_image, new_label) in zip(first, again, strict=True):
+        assert torch.equal(image, new_image)
+        assert torch.equal(label, new_label)
+
+
+def test_views_beyond_the_limit_are_made_again():
+    made = []
+
+    def make():
+        made.append(None)
+        return torch.zeros(1, 4, 4), torch.zeros(4, 4, dtype=torch.uint8)
+
+    memory = ViewMemory(limit_bytes=100)
+    for name in ("one", "two", "one", "two"):
+        memory(name, make)
+    assert len(made) == 3
 
 
 def test_views_without_labels_look_at_no_label(case, preparation, recipe):

@@ -14,14 +14,21 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from medstill.config import IGNORE, TrainingConfig
 from medstill.patches.sampling import draw_location
 from medstill.training.cache import CaseName, ViewCache, name_of
 from medstill.training.frozen import Said
 from medstill.training.seeds import Stream, array_generator
-from medstill.training.views import Kinds, ViewDraw, augmented, make_view, view_kinds
+from medstill.training.views import (
+    Kinds,
+    ViewDraw,
+    ViewMemory,
+    augmented,
+    make_view,
+    view_kinds,
+)
 from medstill.volumes.records import Preparation, PreparedCase
 from medstill.volumes.store import PreparedSet, open_set
 
@@ -114,6 +121,11 @@ class PatchSamples(Dataset[Sample]):
             for stream, cases in pools.items()
         }
 
+    @cached_property
+    def _made(self) -> ViewMemory:
+        """The views made before; loader processes, which may be many, keep none."""
+        return ViewMemory() if get_worker_info() is None else ViewMemory(limit_bytes=0)
+
     def _draw(
         self, stream: Stream, step: int, sample: int, cases: tuple[PreparedCase, ...]
     ) -> Sample:
@@ -122,10 +134,12 @@ class PatchSamples(Dataset[Sample]):
         if recipe.views:
             draw = self._views[stream]
             index, number = draw(generator, recipe.foreground_share)
+            case, kind = cases[index], int(draw.kinds[index][number])
             if self.source.cache:
-                return self.source.cache.row(name_of(cases[index]), number)
-            kind = int(draw.kinds[index][number])
-            return make_view(cases[index], number, kind, preparation, recipe)
+                return self.source.cache.row(name_of(case), number)
+            return self._made(
+                (name_of(case), number), lambda: make_view(case, number, kind, preparation, recipe)
+            )
         location = draw_location(
             cases,
             generator,

@@ -9,7 +9,8 @@ that one label fraction shows with labels and another without so never lets its 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +29,11 @@ ANYWHERE = 0
 """Kind of a view that is located anywhere in the image; other kinds are class values."""
 
 Kinds = NDArray[np.uint8]
+View = tuple[Tensor, Tensor]
+"""Image `(C, ...)` float32 and label `(...)` uint8, 255 where nothing is known."""
+
+REMEMBERED_BYTES = 2**29
+"""What a training keeps of the views that it has made: 512 MB."""
 
 
 def count_images(shape_zyx: Index, preparation: Preparation) -> int:
@@ -92,10 +98,35 @@ class ViewDraw:
         return index, int(numbers[generator.integers(len(numbers))])
 
 
+@dataclass
+class ViewMemory:
+    """Views that were made before. A view never changes, so it need not be made again.
+
+    Attributes:
+        limit_bytes: Beyond it nothing more is kept; views are drawn evenly, so that none deserves
+            a place more than another.
+    """
+
+    limit_bytes: int = REMEMBERED_BYTES
+    _kept: dict[Hashable, View] = field(default_factory=dict, repr=False)
+    _bytes: int = 0
+
+    def __call__(self, name: Hashable, make: Callable[[], View]) -> View:
+        """The view of this name, made if it is not kept."""
+        found = self._kept.get(name)
+        if found is None:
+            found = make()
+            size = sum(part.nbytes for part in found)
+            if self._bytes + size <= self.limit_bytes:
+                self._kept[name] = found
+                self._bytes += size
+        return found
+
+
 def make_view(
     case: PreparedCase, number: int, kind: int, preparation: Preparation, recipe: TrainingConfig
-) -> tuple[Tensor, Tensor]:
-    """One view: image `(C, ...)` float32 and label `(...)` uint8, 255 where nothing is known.
+) -> View:
+    """One view.
 
     Args:
         case: A prepared case; its label is not looked at when it is None.
@@ -122,7 +153,7 @@ def augmented(
     generator: np.random.Generator,
     preparation: Preparation,
     recipe: TrainingConfig,
-) -> tuple[Tensor, Tensor]:
+) -> View:
     """Read a patch and change it at random: image `(C, ...)` float32 and label `(...)` uint8."""
     patch_zyx, pad_value = preparation.patch_zyx, preparation.pad_value
     image_CZYX, label_ZYX = extract(case, location, patch_zyx, pad_value)
