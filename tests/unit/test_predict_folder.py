@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from medstill.deploy import folder
 from medstill.deploy.predict import predict_path
 from medstill.deploy.runtime import load_model
 from medstill.errors import StorageError
-from medstill.volumes.io import read_channels
+from medstill.volumes.arriving import opened
 from tiny_onnx import write
 
 PATIENCE_S = 30.0
@@ -36,12 +37,13 @@ def model(tmp_path):
 def test_the_next_scan_is_read_while_one_is_computed(scans, model, tmp_path, monkeypatch):
     read = {name: threading.Event() for name in "abc"}
 
+    @contextmanager
     def reading(paths):
-        image = read_channels(paths)
+        with opened(paths) as scan:
+            yield scan
         read[paths[0].name[0]].set()
-        return image
 
-    monkeypatch.setattr(folder, "read_channels", reading)
+    monkeypatch.setattr(folder, "opened", reading)
     met = []
 
     class Waiting:

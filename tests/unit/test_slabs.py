@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from medstill.volumes.arriving import arrived
 from medstill.volumes.axismaps import image_maps, linear_maps
 from medstill.volumes.geometry import geometry_of, resampled_grid
 from medstill.volumes.orienting import turn_of
@@ -61,7 +62,7 @@ def test_slabs_are_what_the_whole_is(code, spacing):
     image = scan(sitk.DICOMOrientImageFilter.GetDirectionCosinesFromOrientation(code))
     spacing = tuple(2.0 if step is None and axis else step for axis, step in enumerate(spacing))
     whole = prepare_image(image, preparation(spacing))
-    found = SlabScan(image, preparation(spacing))
+    found = SlabScan(arrived(image), preparation(spacing))
     assert found.frame == whole.frame
     assert found.shape == whole.array_CZYX.shape
     everything = (slice(None), slice(0, found.shape[1]), slice(None), slice(None))
@@ -72,7 +73,7 @@ def test_channels_and_blocks_come_in_any_order():
     kinds = (WINDOW, ChannelIntensity(kind="percentiles", low=1.0, high=99.0))
     image = scan(channels=2)
     chosen = preparation((2.0, 3.1, 2.3), kinds)
-    whole, found = prepare_image(image, chosen).array_CZYX, SlabScan(image, chosen)
+    whole, found = prepare_image(image, chosen).array_CZYX, SlabScan(arrived(image), chosen)
     for z0, z1 in ((0, 2), (1, 9), (9, 12), (20, 26), (3, 5), (0, 26)):
         index = (slice(None), slice(z0, z1), slice(2, 9), slice(1, 14))
         np.testing.assert_allclose(found[index], whole[index], atol=1e-5)
@@ -84,7 +85,7 @@ def test_a_crop_to_the_body_is_the_same():
     image = sitk.GetImageFromArray(body)
     image.SetSpacing((1.0, 2.0, 3.0))
     chosen = preparation(crop_to_body=True)
-    whole, found = prepare_image(image, chosen), SlabScan(image, chosen)
+    whole, found = prepare_image(image, chosen), SlabScan(arrived(image), chosen)
     assert found.shape == whole.array_CZYX.shape
     assert found.shape[2] < 40 * 2 / 3.1
     np.testing.assert_allclose(found[:, 0:9, :, :], whole.array_CZYX, atol=1e-5)

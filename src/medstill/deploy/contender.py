@@ -5,6 +5,7 @@ Shape legend: B batch, C channels, Z Y X space.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import tempfile
@@ -18,12 +19,12 @@ import numpy as np
 
 from medstill.config import Record
 from medstill.deploy.cases import PredictOptions
-from medstill.deploy.segmentation import segment
 from medstill.deploy.segmenter import Model, Segmenter
 from medstill.deploy.stopwatch import Stopwatch
 from medstill.errors import MedstillError
 from medstill.patches.grid import extract_padded
-from medstill.volumes.io import read_channels, write_image
+from medstill.volumes.arriving import opened
+from medstill.volumes.io import write_image
 from medstill.volumes.slabs import SlabScan
 
 Open = Callable[[Path, str | None, PredictOptions], Model]
@@ -112,15 +113,17 @@ def _introduction(model: Model, load_s: float, threads: int) -> Introduction:
 def _round(model: Model, source: Path) -> Round:
     segmenter, watch = Segmenter(model), Stopwatch()
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         with watch.phase("read"):
-            image = read_channels((source,))
-        preparation = model.contract.preparation
-        found = segment(image, model, preparation, segmenter.options, watch)
+            arriving = stack.enter_context(opened((source,)))
+        found = segmenter.scan(arriving, watch)
+        watch.seconds["read"] += arriving.read_s
         with watch.phase("write"):
             write_image(found.label, Path(folder) / "label.nii.gz")
         end_to_end_s = time.perf_counter() - started
-    scan = SlabScan(image, preparation)
+    preparation = model.contract.preparation
+    scan = SlabScan(arriving, preparation)
     z, y, x = (
         max(0, (size - edge) // 2)
         for size, edge in zip(scan.frame.shape_zyx, preparation.patch_zyx, strict=True)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import SimpleITK as sitk
-
 from medstill.deploy.cases import NIFTI, CaseResult, PredictOptions, probability_file, write_case
 from medstill.deploy.contract import Contract
 from medstill.deploy.files import Job, check_outputs, folder_jobs
@@ -17,7 +15,8 @@ from medstill.deploy.segmentation import Segmentation
 from medstill.deploy.segmenter import Segmenter
 from medstill.errors import DataError, MedstillError, RunError, StorageError
 from medstill.runs import read_json, write_json
-from medstill.volumes.io import read_channels, suffix_of
+from medstill.volumes.arriving import Arriving, opened
+from medstill.volumes.io import suffix_of
 
 SUMMARY_FILE: Final = "volumes.json"
 """Written into the output folder of a folder of files: volumes, warnings and errors by case."""
@@ -76,10 +75,10 @@ def _one_ahead(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator
 
 @dataclass(frozen=True)
 class _Case:
-    """A case on its way: an image, then a segmentation, or at once a result."""
+    """A case on its way: a scan, then a segmentation, or at once a result."""
 
     job: Job
-    image: sitk.Image | None = None
+    scan: Arriving | None = None
     found: Segmentation | None = None
     result: CaseResult | None = None
 
@@ -87,14 +86,20 @@ class _Case:
 def _read(job: Job, known: dict[str, Any], options: PredictOptions) -> _Case:
     if _finished(job, options):
         return _Case(job, result=_kept(job, known))
-    return _attempt(job, lambda: _Case(job, image=read_channels(job.inputs)))
+    return _attempt(job, lambda: _Case(job, scan=_whole(job)))
+
+
+def _whole(job: Job) -> Arriving:
+    with opened(job.inputs) as scan:
+        scan.whole()
+        return scan
 
 
 def _segmented(case: _Case, segmenter: Segmenter) -> _Case:
-    image = case.image
-    if image is None:
+    scan = case.scan
+    if scan is None:
         return case
-    return _attempt(case.job, lambda: _Case(case.job, found=segmenter(image)))
+    return _attempt(case.job, lambda: _Case(case.job, found=segmenter.scan(scan)))
 
 
 def _result(case: _Case) -> CaseResult:

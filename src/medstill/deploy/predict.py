@@ -17,7 +17,7 @@ from medstill.deploy.segmentation import Segmentation, segment
 from medstill.deploy.segmenter import Model, Segmenter
 from medstill.errors import DataError
 from medstill.volumes.checks import is_dicom
-from medstill.volumes.io import read_channels, suffix_of
+from medstill.volumes.io import suffix_of
 
 __all__ = [
     "CaseResult",
@@ -80,7 +80,7 @@ def predict_path(
             f"The output '{job.output}' exists already. Choose another name, or allow it to be "
             "replaced (--overwrite)."
         )
-    result = write_case(job, segmenter(read_channels(job.inputs)))
+    result = write_case(job, segmenter.files(job.inputs))
     report(result)
     return (result,)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-import SimpleITK as sitk
+from numpy.typing import NDArray
 
-from medstill.volumes.geometry import array_CZYX, canonical_spacing_zyx_mm, geometry_of
+from medstill.volumes.arriving import Arriving
+from medstill.volumes.geometry import canonical_spacing_zyx_mm
 from medstill.volumes.records import Geometry, Seen
 
 SPACING_TOLERANCE: Final = 0.05
@@ -18,9 +19,14 @@ INTENSITY_TOLERANCE: Final = 0.1
 MOST_SAMPLED: Final = 500_000
 
 
-def warnings_of(image: sitk.Image, seen: Seen | None) -> tuple[str, ...]:
-    """What a reader of the labels has to know; nothing where training noted nothing."""
-    return (*_spacing_warnings(geometry_of(image), seen), *_intensity_warnings(image, seen))
+def warnings_of(scan: Arriving, seen: Seen | None) -> tuple[str, ...]:
+    """What a reader of the labels has to know; nothing where training noted nothing.
+
+    Raises:
+        DataError: The voxels cannot be read.
+    """
+    raw_CZYX = scan.whole()
+    return (*_spacing_warnings(scan.geometry, seen), *_intensity_warnings(raw_CZYX, seen))
 
 
 def _spacing_warnings(geometry: Geometry, seen: Seen | None) -> Iterator[str]:
@@ -35,11 +41,10 @@ def _spacing_warnings(geometry: Geometry, seen: Seen | None) -> Iterator[str]:
             )
 
 
-def _intensity_warnings(image: sitk.Image, seen: Seen | None) -> Iterator[str]:
+def _intensity_warnings(raw_CZYX: NDArray[Any], seen: Seen | None) -> Iterator[str]:
     if seen is None:
         return
-    channels = array_CZYX(image)
-    for channel, (raw_ZYX, (least, most)) in enumerate(zip(channels, seen.intensity, strict=True)):
+    for channel, (raw_ZYX, (least, most)) in enumerate(zip(raw_CZYX, seen.intensity, strict=True)):
         values = raw_ZYX.ravel()
         sample = values[:: max(1, values.size // MOST_SAMPLED)]
         low, high = (float(value) for value in np.percentile(sample, (1.0, 99.0)))

@@ -33,6 +33,7 @@ from medstill.deploy.screening import warnings_of
 from medstill.deploy.stopwatch import Stopwatch, TimedVolume
 from medstill.errors import DataError
 from medstill.patches.sweep import Tiling, sweep
+from medstill.volumes.arriving import Arriving, arrived
 from medstill.volumes.components import largest_components
 from medstill.volumes.geometry import Frame, image_of, shape_zyx, spacing_zyx_mm
 from medstill.volumes.records import LabelArray, Preparation
@@ -87,7 +88,7 @@ class Segmentation:
 
 
 def segment(
-    image: sitk.Image,
+    image: sitk.Image | Arriving,
     network: Network,
     preparation: Preparation,
     options: SegmentOptions | None = None,
@@ -96,25 +97,28 @@ def segment(
     """Segment one image.
 
     Args:
-        image: The raw image, 3-D, one component a channel, of any orientation and spacing.
+        image: The raw image, 3-D, one component a channel, of any orientation and spacing; it may
+            still be arriving.
         network: The network; one logit channel is a sigmoid, more are a softmax over classes.
         preparation: How the network's training images were prepared.
         options: How.
         watch: Counts the phases `prepare`, `network` and `restore`.
 
     Raises:
-        DataError: The image has another number of channels.
+        DataError: The image has another number of channels, or cannot be read.
         ShapeError: The network's output does not fit its input or the classes.
     """
     options, watch = options or SegmentOptions(), watch or Stopwatch()
-    if image.GetNumberOfComponentsPerPixel() != preparation.channels:
+    arriving = image if isinstance(image, Arriving) else arrived(image)
+    if len(arriving.raw_CZYX) != preparation.channels:
         raise DataError(
             f"Expected an image of {preparation.channels} channel(s), as in training, found "
-            f"{image.GetNumberOfComponentsPerPixel()}. Channels in files of their own are named "
+            f"{len(arriving.raw_CZYX)}. Channels in files of their own are named "
             "CASE_0000, CASE_0001, ... and lie in one folder."
         )
+    waited_s = arriving.waited_s
     with watch.phase(PREPARE):
-        scan = SlabScan(image, preparation)
+        scan = SlabScan(arriving, preparation)
     called = watch.timed(NETWORK, _called(network, preparation, options))
     tiling = Tiling(
         preparation.patch_zyx, options.overlap, options.batch_size, preparation.pad_value
@@ -123,13 +127,15 @@ def segment(
     with side_by_side(options.workers) as each:
         planes = sweep(TimedVolume(scan, PREPARE, watch), called, tiling, each)
         canvas.draw(planes, watch.timed_each(RESTORE, each))
+    # Waiting for planes is no work.
+    watch.seconds[PREPARE] -= arriving.waited_s - waited_s
     label_ZYX = canvas.label_ZYX
     if options.largest_component:
         label_ZYX = largest_components(label_ZYX)
     return Segmentation(
         label=image_of(label_ZYX, scan.frame.original),
         volumes_ml=volumes_ml(label_ZYX, spacing_zyx_mm(scan.frame.original), preparation.classes),
-        warnings=warnings_of(image, preparation.seen),
+        warnings=warnings_of(arriving, preparation.seen),
         probabilities=canvas.probabilities(),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +14,9 @@ from medstill.deploy.contract import Contract
 from medstill.deploy.devices import CPU
 from medstill.deploy.runtime import load_model
 from medstill.deploy.segmentation import Segmentation, SegmentOptions, segment
+from medstill.deploy.stopwatch import Stopwatch
 from medstill.errors import ConfigError, GeometryError, ShapeError
-from medstill.volumes.io import read_channels
+from medstill.volumes.arriving import Arriving, arrived, opened
 
 
 class Model(Protocol):
@@ -110,15 +112,6 @@ class Segmenter:
             GeometryError: An array has no spacing, or an image that has one is given another.
             ShapeError: The array has other axes.
         """
-        return segment(
-            self._opened(image, spacing_zyx_mm), self.model, self.contract.preparation, self.options
-        )
-
-    def _opened(
-        self,
-        image: Path | str | sitk.Image | NDArray[Any],
-        spacing_zyx_mm: tuple[float, float, float] | None,
-    ) -> sitk.Image:
         is_array = not isinstance(image, Path | str | sitk.Image)
         if is_array != (spacing_zyx_mm is not None):
             raise GeometryError(
@@ -126,11 +119,29 @@ class Segmenter:
                 f"own. Got {type(image).__name__} and spacing_zyx_mm={spacing_zyx_mm}."
             )
         if isinstance(image, Path | str):
-            return read_channels((Path(image),))
+            return self.files((Path(image),))
         if isinstance(image, sitk.Image):
-            return image
+            return self.scan(arrived(image))
         assert spacing_zyx_mm is not None
-        return _image_of(image, self.contract.preparation.channels, spacing_zyx_mm)
+        channels = self.contract.preparation.channels
+        return self.scan(arrived(_image_of(image, channels, spacing_zyx_mm)))
+
+    def files(self, paths: Sequence[Path]) -> Segmentation:
+        """Segment one scan, one file a channel; reading goes on beside the network.
+
+        Raises:
+            DataError: A file cannot be read, or there are other channels than the model's.
+        """
+        with opened(paths) as scan:
+            return self.scan(scan)
+
+    def scan(self, scan: Arriving, watch: Stopwatch | None = None) -> Segmentation:
+        """Segment a scan that may still be arriving; `watch` counts the phases of `segment`.
+
+        Raises:
+            DataError: See `files`.
+        """
+        return segment(scan, self.model, self.contract.preparation, self.options, watch)
 
 
 def _image_of(

@@ -30,6 +30,8 @@ class Intensity:
     """Default of the two numbers; None when it takes none."""
     allowed: Bounds = (-np.inf, np.inf)
     """Range of the two numbers."""
+    fixed: bool = False
+    """Whether the raw values are the two numbers, whatever the volume is."""
 
 
 def _window(raw_ZYX: NDArray[Any], window_hu: Bounds) -> Bounds:  # noqa: ARG001
@@ -67,7 +69,7 @@ def _gray(raw_ZYX: NDArray[Any], percent: Bounds) -> Bounds:
 
 
 INTENSITIES: dict[str, Intensity] = {
-    "ct-window": Intensity(_window, (-160.0, 240.0)),
+    "ct-window": Intensity(_window, (-160.0, 240.0), fixed=True),
     "percentiles": Intensity(_percentiles, (0.5, 99.5), (0.0, 100.0)),
     "colour": Intensity(_type_range, None),
     "gray": Intensity(_gray, (0.5, 99.5), (0.0, 100.0)),
@@ -108,6 +110,16 @@ def bounds_of(raw_ZYX: NDArray[Any], intensity: ChannelIntensity) -> Bounds | No
     if chosen.bounds is None:
         return None
     return chosen.bounds(raw_ZYX, (intensity.low, intensity.high))
+
+
+def needs_voxels(intensity: ChannelIntensity) -> bool:
+    """Whether `bounds_of` has to see the whole volume.
+
+    Raises:
+        UnknownNameError: No such kind.
+    """
+    chosen = _kind(intensity.kind)
+    return chosen.bounds is not None and not chosen.fixed
 
 
 def scale_between(raw_ZYX: NDArray[Any], bounds: Bounds | None) -> FloatArray:

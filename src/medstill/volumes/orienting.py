@@ -31,6 +31,17 @@ class Turn:
         back = tuple(ahead + axis for axis, flipped in enumerate(self.flipped) if flipped)
         return np.flip(turned, back)
 
+    def stored_stop(self, planes: slice, shape_zyx: tuple[int, int, int]) -> int:
+        """How many planes of the file, from its first, hold a run of canonical planes.
+
+        Args:
+            planes: The run, along z.
+            shape_zyx: Shape of the stored array.
+        """
+        if self.order[0] != 0:
+            return shape_zyx[0]
+        return shape_zyx[0] - planes.start if self.flipped[0] else int(planes.stop)
+
 
 def turn_of(geometry: Geometry, orientation: str = ORIENTATION) -> Turn:
     """The turn from a grid to canonical orientation."""

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from medstill.config import DataConfig
 from medstill.errors import GeometryError, IntensityError
+from medstill.volumes.arriving import Arriving, arrived
 from medstill.volumes.body import CT_THRESHOLD_HU, body_box
 from medstill.volumes.geometry import (
     Frame,
@@ -101,7 +102,7 @@ def prepare_image(image: sitk.Image, preparation: Preparation) -> PreparedImage:
         GeometryError: The image is not 3-D.
         IntensityError: Its channels are not those of the preparation.
     """
-    frame = frame_in(image, preparation)
+    frame = frame_in(arrived(image), preparation)
     raw_CZYX = array_CZYX(canonical(image, preparation.orientation))
     (z0, z1), (y0, y1), (x0, x1) = frame.crop_zyx
     kept = part_of(frame.canonical, frame.crop_zyx)
@@ -112,28 +113,31 @@ def prepare_image(image: sitk.Image, preparation: Preparation) -> PreparedImage:
     return PreparedImage(np.stack(channels), frame)
 
 
-def frame_in(image: sitk.Image, preparation: Preparation) -> Frame:
-    """Where the prepared array of a scan will lie.
+def frame_in(scan: Arriving, preparation: Preparation) -> Frame:
+    """Where the prepared array of a scan will lie; only a crop to the body needs its voxels.
 
     Raises:
-        GeometryError: The image is not 3-D.
+        DataError: The voxels are needed and cannot be read.
         IntensityError: Its channels are not those of the preparation.
     """
-    original = geometry_of(image)
-    if image.GetNumberOfComponentsPerPixel() != preparation.channels:
+    if len(scan.raw_CZYX) != preparation.channels:
         raise IntensityError(
             f"Expected an image of {preparation.channels} channel(s), as prepared for training; "
-            f"found {image.GetNumberOfComponentsPerPixel()}. Pass the same channels in the same "
+            f"found {len(scan.raw_CZYX)}. Pass the same channels in the same "
             "order, or set data.modality."
         )
     box = None
     if preparation.crop_to_body:
-        oriented = canonical(image, preparation.orientation)
-        first = image_of(array_CZYX(oriented)[0], geometry_of(oriented))
+        first = image_of(scan.whole()[0], scan.geometry)
         is_ct = preparation.intensity[0].kind == "ct-window"
-        box = body_box(first, threshold=CT_THRESHOLD_HU if is_ct else None)
+        box = body_box(
+            canonical(first, preparation.orientation), threshold=CT_THRESHOLD_HU if is_ct else None
+        )
     return frame_of(
-        original, preparation.spacing_zyx_mm, crop_zyx=box, orientation=preparation.orientation
+        scan.geometry,
+        preparation.spacing_zyx_mm,
+        crop_zyx=box,
+        orientation=preparation.orientation,
     )
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from medstill.volumes.arriving import Arriving
 from medstill.volumes.axismaps import Float32Array, Maps, image_maps
-from medstill.volumes.geometry import Frame, array_CZYX, geometry_of, part_of
-from medstill.volumes.intensity import bounds_of, scale_between
+from medstill.volumes.geometry import Frame, part_of, shape_zyx
+from medstill.volumes.intensity import bounds_of, needs_voxels, scale_between
 from medstill.volumes.orienting import Turn, turn_of
 from medstill.volumes.preparation import frame_in
 from medstill.volumes.records import Preparation
@@ -32,23 +32,24 @@ class SlabScan:
 
     ndim = 4
 
-    def __init__(self, image: sitk.Image, preparation: Preparation) -> None:
+    def __init__(self, scan: Arriving, preparation: Preparation) -> None:
         """Find grid and intensity bounds; no plane is prepared yet.
 
         Args:
-            image: 3-D scan; its components are the channels. It is kept and read later.
+            scan: 3-D scan. It is kept and read later, plane by plane as they come; where the bounds
+                depend on the voxels, all of them are awaited here.
             preparation: What is done.
 
         Raises:
-            GeometryError: The image is not 3-D.
+            DataError: All voxels are needed and cannot be read.
             IntensityError: Its channels are not those of the preparation, or do not suit it.
         """
-        self.frame: Frame = frame_in(image, preparation)
-        self.turn: Turn = turn_of(geometry_of(image), preparation.orientation)
-        raw_CZYX = array_CZYX(image)
-        self._bounds = [
-            bounds_of(raw, how) for raw, how in zip(raw_CZYX, preparation.intensity, strict=True)
-        ]
+        self.frame: Frame = frame_in(scan, preparation)
+        self.turn: Turn = turn_of(scan.geometry, preparation.orientation)
+        kinds = preparation.intensity
+        raw_CZYX = scan.whole() if any(needs_voxels(how) for how in kinds) else scan.raw_CZYX
+        self._bounds = [bounds_of(raw, how) for raw, how in zip(raw_CZYX, kinds, strict=True)]
+        self._scan, self._stored = scan, shape_zyx(scan.geometry)
         (z0, z1), (y0, y1), (x0, x1) = self.frame.crop_zyx
         self._raw_CZYX: NDArray[Any] = self.turn(raw_CZYX)[:, z0:z1, y0:y1, x0:x1]
         kept = part_of(self.frame.canonical, self.frame.crop_zyx)
@@ -76,6 +77,8 @@ class SlabScan:
         map_z, map_y, map_x = self._maps
         new = slice(start, stop)
         old = new if map_z is None else map_z.needed(new)
+        z0 = self.frame.crop_zyx[0][0]
+        self._scan.wait(self.turn.stored_stop(slice(z0 + old.start, z0 + old.stop), self._stored))
         channels = []
         for raw_ZYX, bounds in zip(self._raw_CZYX, self._bounds, strict=True):
             part = scale_between(np.ascontiguousarray(raw_ZYX[old]), bounds)
