@@ -80,7 +80,7 @@ def test_the_smoke_study_killed_at_random_moments_ends_in_the_same_table(
 
 
 def ray_workers(driver: int) -> dict[int, str]:
-    """Ray's workers below `driver` that do a job at present, with their titles."""
+    """Ray's workers below `driver` that train a run of the smoke study, with their titles."""
     parents, titles = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -100,7 +100,7 @@ def ray_workers(driver: int) -> dict[int, str]:
     return {
         process: title
         for process, title in titles.items()
-        if title.startswith("ray::") and "IDLE" not in title
+        if title.startswith("ray::fold-")
         if below(process) and "raylet" in titles.get(parents[process], "").split()[0]
     }
 
