@@ -6,6 +6,7 @@ python scripts/write_results.py GRID COMMIT           # first collect the finish
 python scripts/write_results.py --anew                # make the tables of all grids again
 python scripts/write_results.py --check               # fail when something is not current
 
+results/_summary.md, written by hand, stands at the head of the page: what the figures say together.
 A run is one file, results/STUDY.json. A grid is a folder, results/GRID/, with one file per run:
 more may be collected later, and none that is there is changed. Its tables take a while to compute
 and are kept beside its runs, with the hash of these.
@@ -23,11 +24,29 @@ from medstill.evaluation.archive import GRID_FILE, GridFacts, KeptRun, load_runs
 from medstill.evaluation.collecting import collect as collect_grid
 from medstill.evaluation.gridtable import Beside
 from medstill.evaluation.keptpage import grid_heading, grid_tables
+from medstill.study.gridfile import load_grid
+from medstill.study.points import expand
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 PAGE = ROOT / "docs" / "results.md"
 TABLE_FILE = "_table.md"
+SUMMARY_FILE = "_summary.md"
+STUDIES = ROOT / "studies"
+GRIDS = (
+    "thesis-table",
+    "thesis-scales",
+    "thesis-losses",
+    "label-fraction",
+    "teacher-tasks",
+    "candidates",
+    "recommended",
+    "recommended-organs",
+    "recommended-hippocampus",
+    "controls",
+    "compact-designs",
+)
+"""The studies of many runs, in the order of the page."""
 METRICS = (("dice", "Dice", 3), ("hd95_mm", "HD95 mm", 1), ("nsd", "NSD", 3))
 
 HEAD = """# Results
@@ -95,7 +114,26 @@ def collect(run: Path, commit: str, minutes: float) -> Path:
 def page() -> str:
     """The text of docs/results.md."""
     single = [_section(_json(path)) for path in sorted(RESULTS.glob("*.json"))]
-    return "\n".join([HEAD, *single, *map(_grid_section, _grids())])
+    note = RESULTS / SUMMARY_FILE
+    summary = note.read_text(encoding="utf-8") if note.exists() else ""
+    return "\n".join([HEAD, summary, *_progress(), *map(_grid_section, _grids()), *single])
+
+
+def _progress() -> list[str]:
+    """How much of each study was run."""
+    lines = ["## What was run", "", "| study | asks | runs finished |", "|---|---|---:|"]
+    for name in GRIDS:
+        grid = load_grid(STUDIES / f"{name}.yaml")
+        kept = {run.point for run in load_runs(RESULTS / name)[1]} if _kept(name) else set()
+        points = [point.name for point in expand(grid)]
+        title = f"[{name}](#{name})" if kept else name
+        count = sum(point in kept for point in points)
+        lines.append(f"| {title} | {grid.description} | {count} of {len(points)} |")
+    return [*lines, ""]
+
+
+def _kept(name: str) -> bool:
+    return (RESULTS / name / GRID_FILE).exists()
 
 
 def stale() -> list[str]:
@@ -111,7 +149,9 @@ def write_table(folder: Path) -> None:
 
 
 def _grids() -> list[Path]:
-    return sorted(path.parent for path in RESULTS.glob(f"*/{GRID_FILE}"))
+    found = {path.parent.name for path in RESULTS.glob(f"*/{GRID_FILE}")}
+    ordered = [name for name in GRIDS if name in found]
+    return [RESULTS / name for name in (*ordered, *sorted(found.difference(ordered)))]
 
 
 def _mark(grid: GridFacts, runs: tuple[KeptRun, ...]) -> str:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -234,7 +235,17 @@ def test_the_page_shows_a_grid_with_its_tables_and_note(out, tmp_path, script, m
     assert "Chosen for compact: **loss-kl compact**." in text
     assert "control, fold 0, seed 0: spleen (loss-none compact, loss-kl compact); control," in text
     assert text.endswith("What can be seen.\n")
+    assert re.search(r"\| thesis-scales \| Every subset .* \| 0 of 90 \|", text)
     assert "<!--" not in text
+
+
+def test_the_page_begins_with_what_all_studies_say(out, tmp_path, script, monkeypatch):
+    call(script, monkeypatch, out, "abc1234")
+    (tmp_path / "results" / "_summary.md").write_text("## In short\n\nIt helps.\n")
+    assert call(script, monkeypatch, "--check") == 1
+    assert call(script, monkeypatch) == 0
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert text.index("It helps.") < text.index("## What was run") < text.index("## losses")
 
 
 def test_the_check_finds_an_old_table_and_an_old_page(out, tmp_path, script, monkeypatch, capsys):
