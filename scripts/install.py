@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUPS = {"runtime": ("train", "report", "dicom"), "dev": ("dev",)}
+GROUPS = {"runtime": ("train", "report", "dicom"), "dev": ("dev", "monai")}
 BUILD = ("hatchling",)
 
 

@@ -177,8 +177,8 @@ def export(
     ] = "fp32",
     verify: Annotated[bool, typer.Option(help="Refuse a file that disagrees with PyTorch.")] = True,
     file_format: Annotated[
-        Literal["onnx", "openvino"],
-        typer.Option("--format", metavar="onnx|openvino", help="One file, or a folder."),
+        Literal["onnx", "openvino", "monai"],
+        typer.Option("--format", metavar="onnx|openvino|monai", help="One file, or a folder."),
     ] = "onnx",
 ) -> None:
     """Write a network of a run, by default as one ONNX file, verified on validation patients."""

@@ -169,6 +169,12 @@ def show_export(out: Console, report: ExportReport) -> None:
         f"{found.dice_pytorch:.4f} ({found.dice_change:+.4f}), greatest logit difference "
         f"{found.largest_logit_difference:.2g}."
     )
+    if (files := report.files) is not None:
+        out.print(
+            f"From file to file, on scans made of them: labels are medstill's at "
+            f"{files.label_agreement:.4%} of {files.voxels} voxels, mean Dice {files.dice:.4f} "
+            f"against {files.dice_medstill:.4f}."
+        )
 
 
 def show_receivers(out: Console, answers: Mapping[str, str | None]) -> None:

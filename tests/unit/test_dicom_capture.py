@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom_made import make
-from dicom_peers import errors_of
 from test_contract import contract
 
 from dicom_factory import Plan, turned
+from dicom_peers import errors_of
 
 pydicom = pytest.importorskip("pydicom", reason="the series are written with pydicom")
 pytest.importorskip("highdicom", reason="the objects are written with highdicom")

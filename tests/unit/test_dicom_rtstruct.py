@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom_made import PLANS, Made, make
-from dicom_peers import errors_of, on_grid, structures_of
 
 from dicom_factory import FRAME_OF_REFERENCE, STUDY, Plan
+from dicom_peers import errors_of, on_grid, structures_of
 
 pydicom = pytest.importorskip("pydicom", reason="the series are written with pydicom")
 pytest.importorskip("highdicom", reason="the objects are written with highdicom")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from dicom_made import PLANS, changed, make
-from dicom_peers import dump_of, errors_of, on_grid, voxels_of
 from test_contract import contract
 
 from dicom_factory import FRAME_OF_REFERENCE, STUDY, Plan
+from dicom_peers import dump_of, errors_of, on_grid, voxels_of
 from medstill.errors import GeometryError, MissingExtraError
 from medstill.volumes.dicom import choose_series, read_series
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from dicom_made import changed, make
-from dicom_peers import errors_of
 from test_contract import contract
 
 from dicom_factory import Plan
+from dicom_peers import errors_of
 from medstill.errors import DataError
 
 pydicom = pytest.importorskip("pydicom", reason="the series are written with pydicom")

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_peers import errors_of, on_grid, voxels_of
 from test_predict import model
 
 from dicom_factory import Plan, write_frames, write_series
+from dicom_peers import errors_of, on_grid, voxels_of
 from medstill.deploy.cases import PredictOptions
 from medstill.deploy.predict import predict_path
 from medstill.errors import (

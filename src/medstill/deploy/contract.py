@@ -44,8 +44,8 @@ def _version() -> str:
 Precision = Literal["fp32", "int8"]
 """`int8`: convolutions in 8-bit integers, static, quantised per channel."""
 
-Format = Literal["onnx", "openvino"]
-"""What is written: one ONNX file, or a folder of OpenVINO's."""
+Format = Literal["onnx", "openvino", "monai"]
+"""What is written: one ONNX file, a folder of OpenVINO's, or a MONAI bundle."""
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 

@@ -30,7 +30,13 @@ from medstill.deploy.translate import (
     compare,
     translate,
 )
-from medstill.deploy.verification import LIMITS, Trial, demand_agreement, verify
+from medstill.deploy.verification import (
+    LIMITS,
+    FileAgreement,
+    Trial,
+    demand_agreement,
+    verify,
+)
 from medstill.errors import ModelFileError, ShapeError
 from medstill.runs import atomic
 
@@ -77,21 +83,23 @@ class ExportReport:
     Attributes:
         path: The file or folder.
         size_bytes: Its size.
-        opset: Version of the ONNX operators.
+        opset: Version of the ONNX operators; None where the format has none.
         precision: Of its convolutions.
         fixed_axes: Spatial axes on which the network takes only the patch size; empty if all of
             them are free.
         comparison: Agreement on single images; None where whole cases were compared, or nothing.
         verification: Agreement on whole validation cases, as it stands in the file.
+        files: Agreement from file to file, where another program does the preparation too.
     """
 
     path: Path
     size_bytes: int
-    opset: int
+    opset: int | None
     precision: Precision
     fixed_axes: tuple[str, ...]
     comparison: Comparison | None = None
     verification: Verification | None = None
+    files: FileAgreement | None = None
 
 
 def export_onnx(
@@ -119,13 +127,13 @@ def export_onnx(
         ShapeError: An image is of other axes or channels than the contract, or there is none.
     """
     options = options or ExportOptions()
-    _check_images(evidence.examples, contract)
+    check_images(evidence.examples, contract)
     inference = LogitsOnly(copy.deepcopy(network).cpu()).eval()
     contract = contract.model_copy(update={"precision": options.precision, "verification": None})
     with atomic(Path(path)) as draft:
         fixed_axes = translate(inference, contract, draft, evidence.examples[0])
         if options.precision == "int8":
-            _check_images(evidence.calibration, contract)
+            check_images(evidence.calibration, contract)
             quantise(draft, contract, evidence.calibration)
         comparison = verification = None
         if options.verify:
@@ -180,7 +188,12 @@ def _compared(inference: nn.Module, model: Network, examples: Images, path: Path
     return found
 
 
-def _check_images(images: Images, contract: Contract) -> None:
+def check_images(images: Images, contract: Contract) -> None:
+    """Demand prepared images of the axes and channels of a contract.
+
+    Raises:
+        ShapeError: An image has others, or there is none.
+    """
     dims, channels = contract.preparation.spatial_dims, contract.preparation.channels
     axes = f"(B, {channels}, {', '.join(AXES[dims]).upper()})"
     if not images:

@@ -9,7 +9,8 @@ from typing import Final
 
 from torch import nn
 
-from medstill.deploy.contract import Contract, Format
+from medstill.deploy.bundle import export_bundle
+from medstill.deploy.contract import Contract, Format, Precision
 from medstill.deploy.export import Evidence, ExportOptions, ExportReport, export_onnx
 from medstill.deploy.openvino_ir import export_openvino
 from medstill.errors import ConfigError
@@ -24,25 +25,34 @@ class Form:
     Attributes:
         write: Writes a network, verified, or nothing.
         suffix: Of the file; None if it is a folder.
+        precisions: Those that it can be written in.
     """
 
     write: Write
     suffix: str | None
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
 
 
 FORMATS: Final[dict[Format, Form]] = {
     "onnx": Form(export_onnx, ".onnx"),
     "openvino": Form(export_openvino, None),
+    "monai": Form(export_bundle, None, precisions=("fp32",)),
 }
 
 
 def check_target(path: Path, options: ExportOptions) -> None:
-    """Refuse a name that does not fit the format, before any work.
+    """Refuse a name or a precision that does not fit the format, before any work.
 
     Raises:
-        ConfigError: The file has another suffix, or the folder is there already.
+        ConfigError: The file has another suffix, the folder is there already, or the format does
+            not have the precision.
     """
-    suffix = FORMATS[options.format].suffix
+    suffix, precisions = FORMATS[options.format].suffix, FORMATS[options.format].precisions
+    if options.precision not in precisions:
+        raise ConfigError(
+            f"The format '{options.format}' takes the precision {' or '.join(precisions)}, got "
+            f"'{options.precision}'. Change --precision, or leave the format at 'onnx'."
+        )
     if suffix is not None and path.suffix != suffix:
         raise ConfigError(f"Expected a file name that ends in {suffix}, got '{path}'. Rename it.")
     if suffix is None and path.exists() and not (path.is_dir() and not any(path.iterdir())):

@@ -88,7 +88,7 @@ def translate(
     except Exception as error:  # the exporter lets through whatever a network's code raises
         raise ModelFileError(
             f"The network '{contract.network.name}' cannot be exported to ONNX: "
-            f"{_reason(error)}. Choose a network that torch.onnx can export, or predict from the "
+            f"{reason_of(error)}. Choose a network that torch.onnx can export, or predict from the "
             "run folder."
         ) from error
     axes = ("batch", "channels", *AXES[contract.preparation.spatial_dims])
@@ -214,7 +214,8 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Kind and first line of the error behind an error."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines() or [type(error).__name__]

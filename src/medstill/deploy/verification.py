@@ -38,6 +38,25 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class FileAgreement:
+    """How far another program's label files agree with medstill's, on scans of their own geometry.
+
+    Attributes:
+        cases: How many scans.
+        voxels: How many labels were compared, on the grids of the scans.
+        label_agreement: Share of the voxels of equal label.
+        dice_medstill: Mean Dice of medstill with the network in PyTorch, over the foreground.
+        dice: Mean Dice of the other program.
+    """
+
+    cases: int
+    voxels: int
+    label_agreement: float
+    dice_medstill: float
+    dice: float
+
+
+@dataclass(frozen=True)
 class Limits:
     """What is still the same network: least share of equal labels, greatest change of Dice."""
 
