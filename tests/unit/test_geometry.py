@@ -1,4 +1,6 @@
+import itertools
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,3 +166,18 @@ def test_the_body_is_the_largest_bright_component(threshold):
 def test_a_scan_without_body_is_kept_whole():
     scan = image_of(np.full(SHAPE, -1000.0, np.float32), GRID)
     assert body_box(scan, threshold=-500.0) == ((0, 17), (0, 23), (0, 31))
+
+
+AXES = [
+    "".join(letters)
+    for axes in itertools.permutations(("RL", "AP", "SI"))
+    for letters in itertools.product(*axes)
+]
+
+
+@pytest.mark.parametrize("code", AXES)
+@pytest.mark.parametrize("orientation", ["LPS", "RAS", "SLP"])
+def test_the_canonical_grid_needs_no_voxels(code, orientation):
+    turned = sitk.DICOMOrient(noise_image(replace(GRID, direction=OBLIQUE)), code)
+    frame = frame_of(geometry_of(turned), (None, None, None), orientation=orientation)
+    assert frame.canonical == geometry_of(canonical(turned, orientation))

@@ -29,6 +29,7 @@ from medstill.volumes.io import (
     read_pair,
     write_image,
 )
+from medstill.volumes.plain import ends_as_it_should
 from medstill.volumes.records import Case
 
 SHAPE_ZYX = (7, 11, 13)
@@ -362,6 +363,31 @@ def test_a_write_that_ends_early_leaves_the_old_file(
         write_image(volume(1), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("lost", [1, 5, 9, 500])
+def test_a_compressed_file_that_lost_its_end_is_noticed(tmp_path: Path, lost: int) -> None:
+    path, image = tmp_path / "a.nii.gz", volume()
+    write_image(image, path)
+    whole = path.read_bytes()
+    assert ends_as_it_should(path, image)
+    assert not ends_as_it_should(path, volume(1))
+    path.write_bytes(whole[:-lost])
+    assert not ends_as_it_should(path, image)
+
+
+@pytest.mark.parametrize("kind", [sitk.sitkUInt8, sitk.sitkInt16, sitk.sitkFloat32])
+def test_the_end_of_a_compressed_file_is_known(tmp_path: Path, kind: int) -> None:
+    image = sitk.Cast(volume(), kind)
+    sitk.WriteImage(image, str(tmp_path / "a.nii.gz"), True)
+    assert ends_as_it_should(tmp_path / "a.nii.gz", image)
+
+
+def test_an_end_that_is_not_known_is_looked_for_by_unpacking(tmp_path: Path) -> None:
+    colours = sitk.Compose([sitk.Cast(volume(seed), sitk.sitkUInt8) for seed in range(3)])
+    write_image(colours, tmp_path / "a.nii.gz")
+    assert not ends_as_it_should(tmp_path / "a.nii.gz", colours)
+    np.testing.assert_array_equal(array(read_image(tmp_path / "a.nii.gz")), array(colours))
 
 
 def test_the_hash_is_of_content_not_of_names(tmp_path: Path) -> None:

@@ -146,8 +146,8 @@ def volumes_ml(
     """Volume of each foreground class in millilitres (1 ml = 1000 mm^3)."""
     voxels = np.zeros(256, dtype=np.int64)
     for plane_YX in label_ZYX:
-        # NumPy counts in a copy of 8 bytes a voxel: plane by plane it stays small.
-        voxels += np.bincount(plane_YX.ravel(), minlength=256)
+        # NumPy counts in a copy of 8 bytes a voxel: it is made of the foreground of one plane.
+        voxels += np.bincount(plane_YX[plane_YX != 0], minlength=256)
     voxel_ml = math.prod(spacing_mm) / 1000.0
     return {name: float(voxels[value] * voxel_ml) for value, name in enumerate(classes) if value}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -114,6 +115,7 @@ def _maps(
     return z, y, x
 
 
+@lru_cache(maxsize=8)
 def _map(
     old: tuple[int, float],
     new: tuple[int, float],
@@ -128,5 +130,6 @@ def _map(
     # Each row holds one old place alone; a row of the result is what becomes of it.
     units: NDArray[Any] = np.eye(count, dtype=np.float32)[np.newaxis]
     weights = np.ascontiguousarray(resampled(image_of(units, line), grid)[0].T)
+    weights.flags.writeable = False  # square pixels have one map for x and y
     used = weights != 0
     return AxisMap(weights, used.argmax(axis=1), count - used[:, ::-1].argmax(axis=1))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -156,7 +156,7 @@ def frame_of(
         crop_zyx: The part to keep, in voxels of the canonical image; None keeps all.
         orientation: Axis codes of the prepared array.
     """
-    oriented = geometry_of(canonical(_empty(original), orientation))
+    oriented = _oriented(original, orientation)
     box = crop_zyx or whole_box(oriented)
     grid = resampled_grid(part_of(oriented, box), target_zyx_mm)
     return Frame(original, oriented, box, grid)
@@ -274,11 +274,22 @@ def _moved(geometry: Geometry, shift_xyz_mm: Sequence[float]) -> tuple[float, fl
     return x, y, z
 
 
-def _empty(geometry: Geometry) -> sitk.Image:
-    """An image on a grid whose voxels cost as little as there are."""
-    image = sitk.Image(geometry.size_xyz, sitk.sitkUInt8)
-    _place(image, geometry)
-    return image
+def _oriented(geometry: Geometry, orientation: str) -> Geometry:
+    """The grid that `canonical` gives an image of this one, found with its first voxel alone."""
+    turner = sitk.DICOMOrientImageFilter()
+    turner.SetDesiredCoordinateOrientation(orientation)
+    voxel = sitk.Image((1, 1, 1), sitk.sitkUInt8)
+    _place(voxel, geometry)
+    turned = turner.Execute(voxel)
+    order = tuple(int(axis) for axis in turner.GetPermuteOrder())
+    x, y, z = (geometry.size_xyz[axis] for axis in order)
+    # An axis that is turned round begins at its last voxel.
+    first = [
+        size - 1 if flipped else 0
+        for size, flipped in zip((x, y, z), turner.GetFlipAxes(), strict=True)
+    ]
+    turned.SetOrigin(sitk.PermuteAxes(voxel, order).TransformIndexToPhysicalPoint(first))
+    return replace(geometry_of(turned), size_xyz=(x, y, z))
 
 
 def _place(image: sitk.Image, geometry: Geometry) -> None:

@@ -9,6 +9,7 @@ wrong, is left to `io`, which reads it or says what is wrong with it.
 from __future__ import annotations
 
 import math
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -28,6 +29,8 @@ _HEADER_BYTES: Final = 352
 _CHUNK_BYTES: Final = 1 << 16
 _GZIP: Final = 31
 """zlib's word for a whole gzip member, its checksum and length included."""
+_END: Final = struct.Struct("<2I")
+"""Checksum and length of what was packed, at the end of a gzip member."""
 _GREATEST_RATIO: Final = 1032
 """No deflated byte becomes more than so many."""
 _TYPES: Final = {
@@ -152,6 +155,25 @@ def _geometry(path: Path, size_xyz: tuple[int, int, int], pixel_id: int) -> Geom
     left, back, up = (float(place) for place in reader.GetOrigin())
     direction = tuple(float(cosine) for cosine in reader.GetDirection())
     return Geometry(size_xyz, (x, y, z), (left, back, up), direction)
+
+
+def ends_as_it_should(path: Path, image: sitk.Image) -> bool:
+    """Whether a compressed NIfTI that ITK has just written ends as one of this image has to.
+
+    Length and checksum of what was packed stand at its end, and a full disk cuts them off or makes
+    them wrong. So there is no need to unpack it; False may also mean that the file is not plain.
+    """
+    voxels = sitk.GetArrayViewFromImage(image).data
+    with path.open("rb") as file:
+        try:
+            head = zlib.decompressobj(_GZIP).decompress(file.read(_CHUNK_BYTES), _HEADER_BYTES)
+        except zlib.error:
+            return False
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - _END.size))
+        last = file.read()
+    expected = (zlib.crc32(voxels, zlib.crc32(head)), (len(head) + voxels.nbytes) % 2**32)
+    return len(head) == _HEADER_BYTES and last == _END.pack(*expected)
 
 
 def voxels_for(plain: Plain) -> NDArray[Any]:
