@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -180,14 +181,28 @@ def export(
         Literal["onnx", "openvino", "monai"],
         typer.Option("--format", metavar="onnx|openvino|monai", help="One file, or a folder."),
     ] = "onnx",
+    tune: Annotated[
+        int,
+        typer.Option(
+            metavar="STEPS",
+            min=0,
+            help="Let a student learn to answer in int8 for so many steps; 0: leave it as it is.",
+        ),
+    ] = 0,
 ) -> None:
     """Write a network of a run, by default as one ONNX file, verified on validation patients."""
     from medstill import pipeline, terminal
     from medstill.deploy import ExportOptions
+    from medstill.study import watch
 
-    options = ExportOptions(precision, verify, file_format)
-    report = pipeline.export(run_folder, output, student=student, options=options)
-    terminal.show_export(terminal.console(), report)
+    options = ExportOptions(precision, verify, file_format, tune)
+    console = terminal.console()
+    with TemporaryDirectory() as name, watch(Path(name), console):
+        scratch = Path(name)
+        report = pipeline.export(
+            run_folder, output, student=student, options=options, scratch=scratch
+        )
+    terminal.show_export(console, report)
 
 
 @app.command()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,10 +16,16 @@ from medstill import deploy, evaluation, training
 from medstill.config import Study, study_hash
 from medstill.errors import ConfigError, ModelFileError, unknown_name
 from medstill.patches.grid import iterate_batches
-from medstill.refs import TEACHER, ModelRef, student_refs
+from medstill.refs import GUIDED, TEACHER, ModelRef, student_refs
 from medstill.runs import cores
 from medstill.scoring import SCORES_FILE, TEST
-from medstill.stages import Opened, load_network, open_prepared, training_result
+from medstill.stages import (
+    Opened,
+    load_network,
+    material_of,
+    open_prepared,
+    training_result,
+)
 from medstill.volumes.records import LabelArray
 from medstill.volumes.terms import terms_of
 
@@ -153,12 +160,57 @@ def _contract_scores(run: Opened, ref: ModelRef) -> deploy.Scores | None:
 
 
 def export(
-    run: Opened, file: Path, ref: ModelRef, options: deploy.ExportOptions
+    run: Opened,
+    file: Path,
+    ref: ModelRef,
+    options: deploy.ExportOptions,
+    scratch: Path | None = None,
 ) -> deploy.ExportReport:
-    """Write a network of a run in the format of `options`, verified on the validation cases."""
-    return deploy.export_network(
-        load_network(run, ref), contract_of(run, ref), file, evidence_of(run, options), options
+    """Write a network of a run in the format of `options`, verified on the validation cases.
+
+    A tuning keeps its checkpoints in `scratch`, or in a temporary folder.
+    """
+    network, evidence = load_network(run, ref), evidence_of(run, options)
+    if options.tune:
+        with tempfile.TemporaryDirectory() as own:
+            tuned = tuned_student(
+                run, ref, evidence.calibration, options.tune, scratch or Path(own)
+            )
+        evidence = replace(evidence, tuned=tuned)
+    return deploy.export_network(network, contract_of(run, ref), file, evidence, options)
+
+
+def tuned_student(
+    run: Opened, ref: ModelRef, images: Sequence[NDArray[np.floating]], steps: int, scratch: Path
+) -> deploy.Tuned:
+    """A student of a run after it has learned to answer in 8-bit integers.
+
+    Args:
+        run: Its run; it is not changed.
+        ref: Which network.
+        images: Prepared images of training patients, from which the ranges start.
+        steps: Of the tuning.
+        scratch: Folder for its checkpoints.
+
+    Raises:
+        ConfigError: The teacher was chosen, which has no recipe to be tuned by.
+        RunError: The teacher, or what the student was trained with, is not there any more.
+    """
+    if ref == TEACHER:
+        raise ConfigError(
+            "Only students can be tuned for 8 bits, by their own recipe, but the teacher was "
+            "chosen. Leave --tune out, or choose a student."
+        )
+    teacher = load_network(run, TEACHER) if ref.arm in GUIDED else None
+    pupil = training.Pupil(ref, load_network(run, ref), teacher, ref.folder(run.out))
+    found = training.tune_student(material_of(run), pupil, images, steps, scratch / "tuning")
+    tuning = deploy.Tuning(
+        steps=steps,
+        chosen_step=found.best_step,
+        dice_before=found.dice_before,
+        dice_after=found.dice_after,
     )
+    return deploy.Tuned(found.network, found.grids, tuning)
 
 
 def evidence_of(run: Opened, options: deploy.ExportOptions) -> deploy.Evidence:

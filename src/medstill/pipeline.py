@@ -229,7 +229,12 @@ def evaluate_masks(
 
 
 def export(
-    out: AnyPath, file: AnyPath, *, student: str | None = None, options: ExportOptions | None = None
+    out: AnyPath,
+    file: AnyPath,
+    *,
+    student: str | None = None,
+    options: ExportOptions | None = None,
+    scratch: Path | None = None,
 ) -> ExportReport:
     """Write one network of a run as an ONNX file that needs no PyTorch, or in another format.
 
@@ -238,17 +243,18 @@ def export(
         file: The `.onnx` file to write, or the folder of another format.
         student: `teacher`, or one of the study's students: of its distilled networks the seed
             with the best validation score. None takes the study's first student.
-        options: Format, precision and verification; see `medstill.ExportOptions`.
+        options: Format, precision, tuning and verification; see `medstill.ExportOptions`.
+        scratch: Where a tuning keeps its checkpoints; None takes a temporary folder.
 
     Raises:
-        ConfigError: The name does not fit the format.
+        ConfigError: The name does not fit the format, or there is nothing to tune.
         ModelFileError: The exported network does not agree with the trained one.
     """
     out, file = Path(out), Path(file)
     options = options or deploy.ExportOptions()
     deploy.check_target(file, options)
     opened = stages.open_prepared(out)
-    return handover.export(opened, file, handover.chosen(opened, student), options)
+    return handover.export(opened, file, handover.chosen(opened, student), options, scratch)
 
 
 def predict(

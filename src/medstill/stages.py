@@ -98,9 +98,7 @@ def train(out: Path, ref: ModelRef, resume: bool = True) -> dict[str, Any]:
     if stage.finished():
         return stage.result()
     stage.begin()
-    validate = partial(validation_dice, prepared=run.prepared, cases=run.split.validation)
-    caches = cache_folder(out)
-    material = training.Material(run.study, run.prepared, run.split, validate, resume, caches)
+    material = material_of(run, resume=resume)
     if ref == TEACHER:
         teach = training.train_teachers if run.study.teacher.folds else training.train_teacher
         result = teach(material, stage.folder, stage.key)
@@ -122,6 +120,13 @@ def train(out: Path, ref: ModelRef, resume: bool = True) -> dict[str, Any]:
         }
     )
     return stage.result()
+
+
+def material_of(run: Opened, *, resume: bool = False) -> training.Material:
+    """What the trainings of a run share."""
+    validate = partial(validation_dice, prepared=run.prepared, cases=run.split.validation)
+    caches = cache_folder(run.out)
+    return training.Material(run.study, run.prepared, run.split, validate, resume, caches)
 
 
 def cache_folder(out: Path) -> Path:

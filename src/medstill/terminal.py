@@ -159,6 +159,9 @@ def show_scores(out: Console, scores: ModelScores) -> None:
 def show_export(out: Console, report: ExportReport) -> None:
     """What was written and how well it agrees."""
     out.print(f"{report.path}: {report.size_bytes / 1024:.0f} KiB, {report.precision}")
+    if (tuning := report.tuning) is not None:
+        dice = f"{tuning.dice_before:.4f} before, {tuning.dice_after:.4f} at {tuning.chosen_step}"
+        out.print(f"Tuned for {tuning.steps} steps: validation Dice in 8 bits {dice}.")
     found = report.verification
     if found is None:
         out.print("Not verified: nobody knows whether it agrees with PyTorch.", style="yellow")

@@ -6,8 +6,14 @@ from medstill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from medstill.deploy.cases import CaseResult, PredictOptions
-    from medstill.deploy.contract import Contract, NetworkSummary, Origin, Scores
-    from medstill.deploy.export import Evidence, ExportOptions, ExportReport, export_onnx
+    from medstill.deploy.contract import Contract, NetworkSummary, Origin, Scores, Tuning
+    from medstill.deploy.export import (
+        Evidence,
+        ExportOptions,
+        ExportReport,
+        Tuned,
+        export_onnx,
+    )
     from medstill.deploy.formats import check_target, export_network
     from medstill.deploy.metadata import ModelText, contract_in, read_metadata
     from medstill.deploy.predict import predict_path
@@ -35,6 +41,8 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "Trial",
+    "Tuned",
+    "Tuning",
     "check_target",
     "contract_in",
     "export_network",
@@ -48,8 +56,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "contract": ("Contract", "NetworkSummary", "Origin", "Scores"),
-    "export": ("Evidence", "ExportOptions", "ExportReport", "export_onnx"),
+    "contract": ("Contract", "NetworkSummary", "Origin", "Scores", "Tuning"),
+    "export": ("Evidence", "ExportOptions", "ExportReport", "Tuned", "export_onnx"),
     "formats": ("check_target", "export_network"),
     "metadata": ("ModelText", "contract_in", "read_metadata"),
     "cases": ("CaseResult", "PredictOptions"),

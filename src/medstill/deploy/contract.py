@@ -98,6 +98,17 @@ class Verification(Record):
         return self.dice - self.dice_pytorch
 
 
+class Tuning(Record):
+    """How the weights were tuned for 8-bit integers after the training; see `training`."""
+
+    steps: int = Field(ge=1)
+    chosen_step: int = Field(ge=0)
+    """The step that was kept; 0: none was better than the network as it was."""
+    dice_before: Fraction
+    """Mean validation Dice in 8 bits without tuning."""
+    dice_after: Fraction
+
+
 class Contract(Record):
     """Everything between a raw image and its label map, beside the network itself."""
 
@@ -111,6 +122,8 @@ class Contract(Record):
     training: Origin
     scores: Scores | None = None
     precision: Precision = "fp32"
+    tuning: Tuning | None = None
+    """None: the weights are those of the training."""
     verification: Verification | None = None
     """None: the file was not compared with PyTorch."""
     intended_use: str = INTENDED_USE

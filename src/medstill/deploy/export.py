@@ -16,9 +16,9 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
-from medstill.deploy.contract import Contract, Format, Precision, Verification
+from medstill.deploy.contract import Contract, Format, Precision, Tuning, Verification
 from medstill.deploy.graph import save, set_metadata
-from medstill.deploy.quantise import quantise
+from medstill.deploy.quantise import Grids, quantise
 from medstill.deploy.runtime import load_model
 from medstill.deploy.segmentation import Network
 from medstill.deploy.translate import (
@@ -53,11 +53,29 @@ class ExportOptions:
         precision: `fp32`, or `int8` for convolutions in 8-bit integers.
         verify: Whether a file that disagrees with PyTorch is refused.
         format: What is written; see `medstill.deploy.formats`.
+        tune: Steps for which a student learns to answer in 8-bit integers before it is written as
+            `int8`, by its own recipe and from the same teacher; 0 leaves its weights alone.
     """
 
     precision: Precision = "fp32"
     verify: bool = True
     format: Format = "onnx"
+    tune: int = 0
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What is written instead of a network, when it was tuned for 8-bit integers.
+
+    Attributes:
+        network: Of the same architecture.
+        grids: Scale and zero point of each place where it rounds; see `networks.rounded`.
+        tuning: What the file says of it.
+    """
+
+    network: nn.Module
+    grids: Grids
+    tuning: Tuning
 
 
 @dataclass(frozen=True)
@@ -69,11 +87,13 @@ class Evidence:
             traced with the first, and compared on all of them where there is no trial.
         trial: Whole validation cases.
         calibration: Prepared images of training patients, from which int8 learns its ranges.
+        tuned: What is written in place of the network that it is compared with.
     """
 
     examples: Images
     trial: Trial | None = None
     calibration: Images = ()
+    tuned: Tuned | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +110,7 @@ class ExportReport:
         comparison: Agreement on single images; None where whole cases were compared, or nothing.
         verification: Agreement on whole validation cases, as it stands in the file.
         files: Agreement from file to file, where another program does the preparation too.
+        tuning: How the weights were tuned for 8-bit integers, as it stands in the file.
     """
 
     path: Path
@@ -100,6 +121,7 @@ class ExportReport:
     comparison: Comparison | None = None
     verification: Verification | None = None
     files: FileAgreement | None = None
+    tuning: Tuning | None = None
 
 
 def export_onnx(
@@ -128,13 +150,21 @@ def export_onnx(
     """
     options = options or ExportOptions()
     check_images(evidence.examples, contract)
-    inference = LogitsOnly(copy.deepcopy(network).cpu()).eval()
-    contract = contract.model_copy(update={"precision": options.precision, "verification": None})
+    tuned = evidence.tuned
+    inference = _inference(network)
+    contract = contract.model_copy(
+        update={
+            "precision": options.precision,
+            "tuning": tuned.tuning if tuned else None,
+            "verification": None,
+        }
+    )
     with atomic(Path(path)) as draft:
-        fixed_axes = translate(inference, contract, draft, evidence.examples[0])
+        leaving = _inference(tuned.network) if tuned else inference
+        fixed_axes = translate(leaving, contract, draft, evidence.examples[0])
         if options.precision == "int8":
             check_images(evidence.calibration, contract)
-            quantise(draft, contract, evidence.calibration)
+            quantise(draft, contract, evidence.calibration, tuned.grids if tuned else None)
         comparison = verification = None
         if options.verify:
             model = load_model(draft)
@@ -143,7 +173,14 @@ def export_onnx(
             _store(draft, contract.model_copy(update={"verification": verification}))
         size_bytes = draft.stat().st_size
     return ExportReport(
-        Path(path), size_bytes, OPSET, options.precision, fixed_axes, comparison, verification
+        Path(path),
+        size_bytes,
+        OPSET,
+        options.precision,
+        fixed_axes,
+        comparison,
+        verification,
+        tuning=contract.tuning,
     )
 
 
@@ -165,8 +202,12 @@ def agreement(
     if evidence.trial is None:
         return _compared(inference, model, evidence.examples, path), None
     found = verify(as_function(inference), model, evidence.trial, contract)
-    demand_agreement(found, contract.precision, path)
+    demand_agreement(found, contract.precision, path, tuned=contract.tuning is not None)
     return None, found
+
+
+def _inference(network: nn.Module) -> LogitsOnly:
+    return LogitsOnly(copy.deepcopy(network).cpu()).eval()
 
 
 def _store(draft: Path, contract: Contract) -> None:

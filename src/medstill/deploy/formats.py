@@ -41,17 +41,22 @@ FORMATS: Final[dict[Format, Form]] = {
 
 
 def check_target(path: Path, options: ExportOptions) -> None:
-    """Refuse a name or a precision that does not fit the format, before any work.
+    """Refuse a name that does not fit the format, or options that contradict, before any work.
 
     Raises:
-        ConfigError: The file has another suffix, the folder is there already, or the format does
-            not have the precision.
+        ConfigError: The file has another suffix, the folder is there already, the format does not
+            have the precision, or a network is to be tuned that does not leave in 8 bits.
     """
     suffix, precisions = FORMATS[options.format].suffix, FORMATS[options.format].precisions
     if options.precision not in precisions:
         raise ConfigError(
             f"The format '{options.format}' takes the precision {' or '.join(precisions)}, got "
             f"'{options.precision}'. Change --precision, or leave the format at 'onnx'."
+        )
+    if options.tune < 0 or (options.tune and options.precision != "int8"):
+        raise ConfigError(
+            f"Tuning is for int8 and takes 0 or more steps, but {options.tune} steps were asked "
+            f"for with {options.precision}. Use --precision int8, or leave --tune out."
         )
     if suffix is not None and path.suffix != suffix:
         raise ConfigError(f"Expected a file name that ends in {suffix}, got '{path}'. Rename it.")

@@ -10,7 +10,9 @@ from medstill.networks.facts import (
     parameters,
     receptive_field,
 )
+from medstill.networks.fake_quantised import FakeQuantised
 from medstill.networks.output import Output, run
+from medstill.networks.places import Operation, rounded
 from medstill.networks.prior import head_bias, names_its_head, set_prior
 from medstill.networks.request import Request, request_of
 from medstill.networks.sizes import check_size, size_multiple
@@ -28,7 +30,9 @@ __all__ = [
     "NETWORKS",
     "SCALES",
     "Ensemble",
+    "FakeQuantised",
     "NetworkFacts",
+    "Operation",
     "Output",
     "ReceptiveField",
     "Request",
@@ -48,6 +52,7 @@ __all__ = [
     "preset_layer",
     "receptive_field",
     "request_of",
+    "rounded",
     "run",
     "set_prior",
     "size_multiple",

@@ -30,11 +30,14 @@ if TYPE_CHECKING:
         set_threads,
     )
     from medstill.training.teaching import train_teacher
+    from medstill.training.tuning import Pupil, TunedStudent, tune_student
 
 __all__ = [
     "Estimate",
     "Material",
+    "Pupil",
     "Steps",
+    "TunedStudent",
     "build_network",
     "build_teacher",
     "check_networks",
@@ -54,6 +57,7 @@ __all__ = [
     "train_student",
     "train_teacher",
     "train_teachers",
+    "tune_student",
     "weights_hash",
 ]
 
@@ -77,6 +81,7 @@ _HOMES = {
     "folds": ("train_teachers",),
     "inference": ("logits_function", "reconstruction_function", "set_threads"),
     "teaching": ("train_teacher",),
+    "tuning": ("Pupil", "TunedStudent", "tune_student"),
 }
 
 __getattr__ = lazy_names(

@@ -145,6 +145,13 @@ class ViewCache:
                 return False
         return True
 
+    def holds(self, wanted: Mapping[CaseName, int]) -> bool:
+        """Whether all cases are there and sound; nothing is written."""
+        return all(
+            self.folder(name).exists() and self._fault(self.folder(name), name, views) is None
+            for name, views in wanted.items()
+        )
+
     def _sound(self, name: CaseName, views: int) -> bool:
         folder = self.folder(name)
         if not folder.exists():

@@ -65,6 +65,24 @@ def filled_cache(
     return cache
 
 
+def kept_views(
+    study: Study,
+    student: StudentConfig,
+    teacher: nn.Module,
+    source: SampleSource,
+    folder: Path,
+    answering: Answering | None = None,
+) -> ViewCache | None:
+    """The cache that `filled_cache` filled, with the same arguments; None if any of it is missing.
+
+    Nothing is written.
+    """
+    layers = _layers(study, student)
+    cache = ViewCache(folder / _key(study, layers, teacher, source, answering))
+    wanted = {name: len(kinds) for name, (_, kinds) in PatchSamples(source).series().items()}
+    return cache if cache.holds(wanted) else None
+
+
 def answer(study: Study, student: StudentConfig, teacher: nn.Module, image_BC: Tensor) -> Said:
     """What a cache would keep of some images, `(B, ..., C)` by name; computed on the CPU."""
     place = Place(image_BC.device, image_BC.dim() - 2)
