@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 from highdicom.color import CIELabColor
 from highdicom.seg import (
@@ -30,8 +31,8 @@ from medstill.deploy.dicom.sources import describing, read_sources
 def write_seg(label: sitk.Image, sources: Sequence[Path], contract: Contract, path: Path) -> Path:
     """Write a label map as a DICOM SEG: binary, one segment a class, empty frames left out.
 
-    Every class has its segment, also one that was not found. Where nothing at all was found, the
-    frames are there and empty.
+    Every class has its segment, also one that was not found. An object needs frames: where nothing
+    at all was found, those of the first class are there and empty.
 
     Args:
         label: Class values in the geometry of the images.
@@ -50,18 +51,22 @@ def write_seg(label: sitk.Image, sources: Sequence[Path], contract: Contract, pa
     with describing(sources, "DICOM SEG"):
         held = read_sources(sources, label)
         labels = held.labels()
+        found = bool(labels.any())
         made = Segmentation(
             source_images=list(held.datasets),
-            pixel_array=labels,
+            pixel_array=labels if found else np.ones_like(labels),
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=_segments(contract),
-            omit_empty_frames=bool(labels.any()),
+            omit_empty_frames=True,
             content_label="SEGMENTATION",
             content_description=text(contract.intended_use),
             content_creator_name=f"{MANUFACTURER}^",
             coding_schemes=[schemes()],
             **heading(held.first, contract, 1, "Segmentation"),
         )
+        if not found:
+            # highdicom itself would write empty frames of every class: megabytes of nothing each.
+            made.PixelData = bytes(len(made.PixelData))
         return save(made, path)
 
 
