@@ -18,6 +18,7 @@ from torch import nn
 
 from medstill.deploy.contract import Contract, Format, Precision, Tuning, Verification
 from medstill.deploy.graph import save, set_metadata
+from medstill.deploy.parts import convolve_in_parts
 from medstill.deploy.quantise import Grids, quantise
 from medstill.deploy.runtime import load_model
 from medstill.deploy.segmentation import Network
@@ -165,6 +166,8 @@ def export_onnx(
         if options.precision == "int8":
             check_images(evidence.calibration, contract)
             quantise(draft, contract, evidence.calibration, tuned.grids if tuned else None)
+        else:
+            convolve_in_parts(draft)
         comparison = verification = None
         if options.verify:
             model = load_model(draft)

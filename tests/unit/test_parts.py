@@ -1,0 +1,87 @@
+"""Convolutions behind a concatenation that are computed in parts give what they gave."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from medstill.deploy.parts import convolve_in_parts
+
+
+def weights(name, *shape):
+    values = np.random.default_rng(len(name)).normal(size=shape).astype(np.float32)
+    return numpy_helper.from_array(values, name)
+
+
+def file(path, *, counts=(3, 5), axis=1, group=1, again=False, dims=2):
+    """Maps of so many channels out of one image, concatenated and convolved."""
+    size = (3,) * dims
+    total = sum(counts)
+    first = [
+        helper.make_node("Conv", ["image", f"w{i}"], [f"map{i}"], pads=(1,) * 2 * dims)
+        for i, _ in enumerate(counts)
+    ]
+    made = [weights(f"w{i}", count, 2, *size) for i, count in enumerate(counts)]
+    made += [weights("weight", 8, total // group, *size), weights("bias", 8)]
+    joined = helper.make_node("Concat", [node.output[0] for node in first], ["cat"], axis=axis)
+    last = helper.make_node(
+        "Conv",
+        ["cat", "weight", "bias"],
+        ["answer"],
+        pads=(1,) * 2 * dims,
+        strides=(2,) * dims,
+        group=group,
+    )
+    free = [f"{name}_size" for name in "bczyx"[: dims + 2]]
+    used = [helper.make_node("Relu", ["cat"], ["used"])] if again else []
+    graph = helper.make_graph(
+        [*first, joined, last, *used],
+        "tested",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2, *free[2:]])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, free)
+            for name in ("answer", *(["used"] if again else []))
+        ],
+        made,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
+    return path
+
+
+def answers(path, dims=2):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    image = np.random.default_rng(0).normal(size=(2, 2, *(17, 12, 9)[:dims])).astype(np.float32)
+    return session.run(None, {"image": image})
+
+
+def operators(path):
+    return Counter(node.op_type for node in onnx.load(path).graph.node)
+
+
+@pytest.mark.parametrize("counts", [(3, 5), (5, 3), (1, 4, 3)])
+@pytest.mark.parametrize("axis", [1, -3])
+def test_the_answer_is_the_same_without_a_concatenation(tmp_path, counts, axis):
+    path = file(tmp_path / "a.onnx", counts=counts, axis=axis)
+    (before,) = answers(path)
+    assert convolve_in_parts(path) == 1
+    (after,) = answers(path)
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+    parts = len(counts)
+    assert operators(path) == {"Conv": 2 * parts, "Add": parts - 1}
+    names = {entry.name for entry in onnx.load(path).graph.initializer}
+    assert "weight" not in names
+    assert len(names) == 2 * parts + 1
+
+
+@pytest.mark.parametrize("what", [{"group": 2}, {"again": True}, {"dims": 3}])
+def test_what_does_not_fit_is_left_alone(tmp_path, what):
+    path = file(tmp_path / "a.onnx", **{"counts": (4, 4), **what})
+    before = path.read_bytes()
+    answers(path, what.get("dims", 2))
+    assert convolve_in_parts(path) == 0
+    assert path.read_bytes() == before
