@@ -147,6 +147,29 @@ def _nifti_bytes(folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("field", "place", "value", "says"),
+    [
+        ("<f", 108, float("nan"), "where the voxels begin, found nan bytes"),
+        ("<f", 108, -1.0, "where the voxels begin, found -1 bytes"),
+        ("<f", 108, 1e30, r"where the voxels begin, found 1e\+30 bytes"),
+        ("<h", 40, 0, "1 to 7 axes"),
+        ("<h", 40, 9, "1 to 7 axes"),
+        ("<h", 42, -7, "1 to 7 axes"),
+    ],
+)
+def test_a_header_that_means_nothing_is_refused(
+    tmp_path: Path, field: str, place: int, value: float, says: str, packed: bool
+) -> None:
+    content = bytearray(_nifti_bytes(tmp_path))
+    struct.pack_into(field, content, place, value)
+    path = tmp_path / ("a.nii.gz" if packed else "a.nii")
+    path.write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(UnreadableFileError, match=says):
+        read_image(path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("value", [0.0, -2.0, float("nan")])
 def test_a_bad_spacing_in_a_nifti_is_refused(tmp_path: Path, value: float, packed: bool) -> None:
     content = bytearray(_nifti_bytes(tmp_path))
@@ -185,6 +208,16 @@ def test_a_nrrd_without_spacing_direction_by_direction_is_read(tmp_path: Path) -
     vectors = sitk.Compose([volume(0), volume(1)])
     sitk.WriteImage(vectors, str(tmp_path / "a.nrrd"))
     assert read_image(tmp_path / "a.nrrd").GetNumberOfComponentsPerPixel() == 2
+
+
+def test_no_address_in_memory_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    content = bytearray(_nifti_bytes(tmp_path))
+    struct.pack_into("<h", content, 70, 589)
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFileError, match="NiftiImageIO") as caught:
+        read_image(path)
+    assert "0x" not in str(caught.value)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ import SimpleITK as sitk
 from medstill.errors import GeometryError, IntensityError, UnreadableFileError
 
 _HEADER_BYTES = 544
+_GREATEST_OFFSET = 2**40
 _CHUNK_BYTES = 1 << 22
 _TEXT_HEADER_BYTES = 1 << 16
 
@@ -136,6 +137,7 @@ def _nifti_header(path: Path, head: bytes) -> _NiftiHeader:
             if len(head) >= size and struct.unpack_from(f"{order}i", head)[0] == size:
                 read = _Fields(order, head)
                 kind = _NIFTI_FLOATS.get(int(read(datatype)[0]))
+                _demand_size(path, read(dim), read(offset)[0])
                 return _NiftiHeader(
                     dim=tuple(int(value) for value in read(dim)),
                     pixdim=tuple(float(value) for value in read(pixdim)),
@@ -147,6 +149,16 @@ def _nifti_header(path: Path, head: bytes) -> _NiftiHeader:
         f"'{path}' is not a whole NIfTI file: expected a header of 348 or 540 bytes, found "
         f"{len(head)} bytes that do not begin with that number. Copy or download the file again."
     )
+
+
+def _demand_size(path: Path, dim: Sequence[float], offset: float) -> None:
+    """Refuse what no header can mean."""
+    rank, *sizes = dim
+    if not (1 <= rank <= len(sizes) and min(sizes[: int(rank)]) >= 0):
+        shown = ", ".join(f"{value:g}" for value in dim)
+        raise truncated(path, f"a header with 1 to {len(sizes)} axes and their sizes", shown)
+    if not 0 <= offset <= _GREATEST_OFFSET:
+        raise truncated(path, "a header that says where the voxels begin", f"{offset:g} bytes")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -145,6 +146,10 @@ def times(size: Iterable[int]) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The last line of an ITK error: what it says before is where in ITK it was raised."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The last line of an ITK error, without the addresses of objects in memory.
+
+    What it says before is where in ITK it was raised.
+    """
+    text = re.sub(r"\(0x[0-9a-f]+\)", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].rstrip(".") if lines else type(error).__name__
