@@ -44,6 +44,12 @@ GRIDS = (
     "recommended-organs",
     "recommended-hippocampus",
     "controls",
+    "thesis-table-hippocampus",
+    "thesis-scales-hippocampus",
+    "thesis-losses-hippocampus",
+    "label-fraction-hippocampus",
+    "teacher-tasks-hippocampus",
+    "controls-hippocampus",
     "compact-designs",
 )
 """The studies of many runs, in the order of the page."""

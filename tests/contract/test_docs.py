@@ -112,7 +112,11 @@ def studies_in(content, source):
     base = content["base"]
     if isinstance(base, str):
         base = {k: v for k, v in read_yaml(ROOT / "studies" / base).items() if k != "name"}
-    return [point.study for point in expand(parse_grid({**content, "base": base}, source=source))]
+    axes = content.get("axes", {})
+    if isinstance(axes, str):
+        axes = read_yaml(ROOT / "studies" / axes)["axes"]
+    grid = parse_grid({**content, "base": base, "axes": axes}, source=source)
+    return [point.study for point in expand(grid)]
 
 
 @pytest.fixture(scope="module")

@@ -196,6 +196,22 @@ def test_a_grid_that_is_none_is_answered(write, text, message):
         load_grid(write(text))
 
 
+def test_axes_may_be_those_of_another_file(write):
+    write(TEXT, "losses.yaml")
+    other = "name: longer\nbase: {split: {kind: folds, folds: 3}, training: {steps: 7}}\n"
+    points = points_of(write(other + "axes: losses.yaml\n", "longer.yaml"))
+    assert list(points) == [name for name in points_of(write(TEXT)) if name != "all-labels"]
+    assert points["fold-1_loss-kl"].study.training.steps == 7
+    assert points["fold-1_loss-kl"].study.name == "longer-fold-1-loss-kl"
+
+
+@pytest.mark.parametrize("text", ["name: s\nbase: {}\n", "axes: losses.yaml\n"])
+def test_axes_of_a_file_that_has_none_of_its_own_are_answered(write, text):
+    write(text, "losses.yaml")
+    with pytest.raises(ConfigError, match=r"names 'losses\.yaml', which holds no axes of its own"):
+        load_grid(write("name: longer\nbase: {}\naxes: losses.yaml\n"))
+
+
 def test_a_single_study_and_many_runs_are_told_apart(write):
     with pytest.raises(
         ConfigError, match=r"describes many runs .*'medstill study run .*grid\.yaml"

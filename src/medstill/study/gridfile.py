@@ -2,7 +2,7 @@
 
 name: losses
 base: {...}                                    # a study without name, or a file beside this one
-axes:
+axes:                                          # or the name of a grid file whose axes are taken
   fold: {key: split.fold, values: [0, 1, 2]}
   loss:
     points:
@@ -85,7 +85,8 @@ class Grid(Record):
     base: dict[str, Any]
     """A study without a name, or in a file the name of a study file beside it."""
     axes: dict[Name, Axis] = Field(default_factory=dict)
-    """Every combination of their points is one run."""
+    """Every combination of their points is one run; in a file also the name of a file beside it
+    that asks the same of another base, whose axes are taken."""
     runs: tuple[NamedRun, ...] = ()
     """Further runs, each by itself."""
     pool: tuple[str, ...] | None = None
@@ -150,7 +151,8 @@ def load_grid(path: Path | str, overrides: Sequence[str] = ()) -> Grid:
     base = _read_base(content["base"], path)
     for text in overrides:
         override(base, text)
-    grid = parse_grid({**content, "base": base}, source=str(path))
+    content = {**content, "base": base, "axes": _read_axes(content.get("axes", {}), path)}
+    grid = parse_grid(content, source=str(path))
     _refuse_idle(overrides, grid)
     return grid
 
@@ -206,6 +208,19 @@ def _read_base(base: Any, path: Path) -> dict[str, Any]:
             f"base in '{path}' has a name, but the grid names its runs. Take 'name' out of 'base'."
         )
     return base
+
+
+def _read_axes(axes: Any, path: Path) -> Any:
+    """The axes of a grid file, which may be those of another one."""
+    if not isinstance(axes, str):
+        return axes
+    found = read_yaml(path.parent / axes).get("axes")
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"axes in '{path}' names '{axes}', which holds no axes of its own. Name the grid file "
+            "in which they are written, or write them here."
+        )
+    return found
 
 
 def _refuse_idle(overrides: Iterable[str], grid: Grid) -> None:
