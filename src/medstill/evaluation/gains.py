@@ -50,10 +50,20 @@ def pairs_of_rows(
     found: list[Pair] = []
     for ours in table:
         values = dict(ours.values)
-        theirs = Row.of(values | dict(other), ours.student)
+        theirs = _counterpart(ours, other, table)
         if values.items() >= row.items() and values.keys() >= other.keys() and theirs != ours:
             found += _pair((ours, arms[0]), (theirs, arms[1]), table)
     return [pair for pair in found if pair.ours != pair.theirs]
+
+
+def _counterpart(ours: Row, other: Mapping[str, str], table: Table) -> Row:
+    """The row of the other values and the same student.
+
+    Where the axis itself chooses the student, both places have a single row: these are it.
+    """
+    same = Row.of(dict(ours.values) | dict(other), ours.student)
+    here, there = ([row for row in table if row.place == p] for p in (ours.place, same.place))
+    return there[0] if len(here) == len(there) == 1 else same
 
 
 def _pair(ours: tuple[Row, Arm], theirs: tuple[Row, Arm], table: Table) -> Iterator[Pair]:
