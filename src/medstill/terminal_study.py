@@ -78,7 +78,7 @@ def show_table(out: Console, folder: Path, summary: GridSummary) -> None:
 
 def show_rows(out: Console, summary: GridSummary) -> None:
     """The rows of a grid, its comparisons, and what is missing."""
-    from medstill.evaluation.gridtable import sentences
+    from medstill.evaluation.gridwords import sentences
 
     percent = f"{summary.confidence:.0%}"
     table = new_table("row", "model", "n", f"Dice ({percent})", f"HD95 mm ({percent})", "missed")

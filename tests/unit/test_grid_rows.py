@@ -1,8 +1,9 @@
 """The rows of a grid: in which order their axes are named, and which are adjusted together."""
 
+import numpy as np
 import pytest
 from grid_scores import entry, grid
-from test_grid_summary import FOLDS, QUICK, dice, gain, summary
+from test_grid_summary import FOLDS, GAINS, QUICK, dice, gain, summary
 
 from medstill.evaluation.grid import Asked, GridEntry, summarise_grid
 
@@ -44,3 +45,23 @@ def test_axes_keep_their_order_in_the_names_of_rows():
     assert [row.name for row in found.rows] == names
     assert list(found.rows[0].values) == ["width", "loss"]
     assert {g.row for g in found.gains} == set(names)
+
+
+def test_rows_whose_axis_chooses_the_student_are_compared_across_students():
+    none = grid(dice, folds=FOLDS, losses=("none",), students=("compact",))
+    entries = [*none, *grid(dice, folds=FOLDS, losses=("kl",), students=("compact-dw",))]
+    found = summary(entries, asked=Asked(against={"loss": "none"}))
+    between = [g for g in found.gains if g.control_row != g.row]
+    assert {(g.row, g.control_row) for g in between} == {
+        ("loss-kl compact-dw", "loss-none compact")
+    }
+    distilled = next(g for g in between if (g.arm, g.metric) == ("distilled", "dice"))
+    assert distilled.comparison.difference.mean == pytest.approx(np.mean(list(GAINS.values())))
+
+
+def test_another_student_of_several_is_no_counterpart():
+    none = grid(dice, folds=FOLDS, losses=("none",), students=("compact",))
+    entries = [*none, *grid(dice, folds=FOLDS, losses=("kl",), students=("compact", "unet-s1"))]
+    found = summary(entries, asked=Asked(against={"loss": "none"}))
+    between = {(g.row, g.control_row) for g in found.gains if g.control_row != g.row}
+    assert between == {("loss-kl compact", "loss-none compact")}

@@ -164,24 +164,6 @@ def test_rows_are_compared_with_a_chosen_row():
     assert back[0].comparison.difference.mean == pytest.approx(-np.mean(list(GAINS.values())))
 
 
-def test_rows_whose_axis_chooses_the_student_are_compared_across_students():
-    none = grid(dice, folds=FOLDS, losses=("none",), students=("compact",))
-    entries = [*none, *grid(dice, folds=FOLDS, losses=("kl",), students=("compact-dw",))]
-    found = summary(entries, asked=Asked(against={"loss": "none"}))
-    between = [g for g in found.gains if g.control_row != g.row]
-    assert {(g.row, g.control_row) for g in between} == {("loss-kl compact-dw", "loss-none compact")}
-    distilled = next(g for g in between if (g.arm, g.metric) == ("distilled", "dice"))
-    assert distilled.comparison.difference.mean == pytest.approx(np.mean(list(GAINS.values())))
-
-
-def test_another_student_of_several_is_no_counterpart():
-    none = grid(dice, folds=FOLDS, losses=("none",), students=("compact",))
-    entries = [*none, *grid(dice, folds=FOLDS, losses=("kl",), students=("compact", "unet-s1"))]
-    found = summary(entries, asked=Asked(against={"loss": "none"}))
-    between = {(g.row, g.control_row) for g in found.gains if g.control_row != g.row}
-    assert between == {("loss-kl compact", "loss-none compact")}
-
-
 def test_a_row_that_is_not_there_is_answered_with_those_that_are():
     entries = grid(dice, folds=FOLDS, losses=("none", "kl"))
     with pytest.raises(DataError, match=r"counterpart with \{'loss': 'mse'\}.*loss-none compact"):

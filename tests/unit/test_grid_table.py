@@ -5,7 +5,8 @@ from grid_scores import CLASSES, entry, grid
 
 from medstill.config import EvaluationConfig
 from medstill.evaluation.grid import GridEntry, summarise_grid
-from medstill.evaluation.gridtable import Beside, sentence, table_markdown
+from medstill.evaluation.gridtable import Beside, table_markdown
+from medstill.evaluation.gridwords import sentence
 
 QUICK = EvaluationConfig(resamples=999)
 FOLDS = {"0": ("a", "b", "c", "d"), "1": ("e", "f", "g", "h")}

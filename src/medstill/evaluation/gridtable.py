@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from medstill.evaluation.comparison import ClassSummary, ModelSummary
-from medstill.evaluation.gridrecords import GridGain, GridRow, GridSummary
-from medstill.evaluation.scores import Metric
+from medstill.evaluation.gridrecords import GridRow, GridSummary
+from medstill.evaluation.gridwords import DIGITS, METRICS, TITLES, sentences, versus
 from medstill.evaluation.spread import Source
 from medstill.evaluation.tabletext import NOTHING, interval_text, p_text, table_text
 
-METRICS: tuple[tuple[Metric, str, int], ...] = (
-    ("dice", "Dice", 3),
-    ("hd95_mm", "HD95 mm", 1),
-    ("nsd", "NSD", 3),
-)
-TITLES = {metric: title for metric, title, _ in METRICS}
-DIGITS = {metric: digits for metric, _, digits in METRICS}
 SOURCES: tuple[Source, ...] = ("patient", "fold", "seed", "rest")
 
 Facts = Mapping[str, Mapping[str, Any]]
@@ -41,6 +34,42 @@ class _Line:
     rows: tuple[GridRow, ...]
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """The parts of a grid's tables, each as lines of Markdown without headings."""
+
+    introduction: list[str]
+    """What was pooled, and how it was compared."""
+    models: list[str]
+    words: list[str]
+    """Every comparison as a sentence."""
+    gains: list[str]
+    mixed: list[str]
+    """The gains by fold and seed."""
+    classes: list[str]
+    remarks: list[str]
+    """What collapsed, is missing or must be known."""
+
+
+def table_blocks(summary: GridSummary, facts: Facts, *, beside: Beside | None = None) -> Blocks:
+    """The parts of a grid's tables; arguments as for `table_markdown`."""
+    lines = _lines(summary)
+    return Blocks(
+        [_introduction(summary)],
+        _models(summary, lines, facts, beside),
+        [f"* {text}" for text in sentences(summary)],
+        _gains(summary),
+        _mixed(summary),
+        _classes(summary, lines),
+        list(_remarks(summary)),
+    )
+
+
+def joined(*blocks: Sequence[str]) -> str:
+    """Blocks that hold something, an empty line between them."""
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
 def table_markdown(summary: GridSummary, facts: Facts, *, beside: Beside | None = None) -> str:
     """The tables of a grid.
 
@@ -54,54 +83,8 @@ def table_markdown(summary: GridSummary, facts: Facts, *, beside: Beside | None 
         Markdown without headings: what was pooled, models, verdicts in words, gains, the gains by
         fold and seed, classes, and what is missing.
     """
-    lines = _lines(summary)
-    parts = [
-        [_introduction(summary)],
-        _models(summary, lines, facts, beside),
-        [f"* {text}" for text in sentences(summary)],
-        _gains(summary),
-        _mixed(summary),
-        _classes(summary, lines),
-        list(_remarks(summary)),
-    ]
-    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
-
-
-def sentence(gains: Sequence[GridGain]) -> str:
-    """One comparison in plain words; `gains` are its metrics.
-
-    Returns:
-        Such as `**loss-kl compact**, distilled against control (n = 22): Dice better by 0.040 (95%
-        +0.010 to +0.066, p after Holm 0.012); HD95 no difference shown (...).`
-    """
-    n = ", ".join(dict.fromkeys(str(gain.comparison.n) for gain in gains))
-    clauses = "; ".join(map(_clause, gains))
-    return f"**{gains[0].row}**, {_versus(gains[0], ' against ')} (n = {n}): {clauses}."
-
-
-def sentences(summary: GridSummary) -> tuple[str, ...]:
-    """Every comparison of a grid in plain words; see `sentence`."""
-    return tuple(sentence(gains) for gains in _comparisons(summary))
-
-
-def _clause(gain: GridGain) -> str:
-    """What one metric shows, and what it could have shown where it shows nothing."""
-    found, digits = gain.comparison.difference, DIGITS[gain.metric]
-    unit = " mm" if gain.metric.endswith("_mm") else ""
-    what = TITLES[gain.metric].removesuffix(" mm")
-    ends = f"{found.confidence:.0%} {found.low:+.{digits}f} to {found.high:+.{digits}f}{unit}"
-    if gain.verdict != "no difference shown":
-        size = f"{abs(found.mean):.{digits}f}{unit}"
-        return f"{what} {gain.verdict} by {size} ({ends}, p after Holm {p_text(gain.p_holm)})"
-    hint = ""
-    if gain.comparison.p_value < 1 - found.confidence:
-        hint = f", by itself p {p_text(gain.comparison.p_value)}"
-    elif gain.detectable is not None:
-        hint = f", detectable {gain.detectable:.{digits}f}{unit}"
-    return (
-        f"{what} no difference shown ({found.mean:+.{digits}f}{unit}, {ends}, p after Holm "
-        f"{p_text(gain.p_holm)}{hint})"
-    )
+    found = table_blocks(summary, facts, beside=beside)
+    return joined(*(getattr(found, field.name) for field in fields(found)))
 
 
 def _families(summary: GridSummary) -> str:
@@ -138,22 +121,15 @@ def _lines(summary: GridSummary) -> tuple[_Line, ...]:
     return tuple(_Line(model, tuple(rows)) for model, rows in found)
 
 
-def _comparisons(summary: GridSummary) -> list[list[GridGain]]:
-    """The gains, those of one comparison together."""
-    found: dict[tuple[str, str, str, str], list[GridGain]] = {}
-    for gain in summary.gains:
-        found.setdefault((gain.row, gain.arm, gain.control_row, gain.control), []).append(gain)
-    return list(found.values())
-
-
-def _free(summary: GridSummary) -> tuple[str, ...]:
+def free_axes(summary: GridSummary) -> tuple[str, ...]:
+    """The axes that are not pooled."""
     return tuple(axis for axis in summary.axes if axis not in summary.pooled)
 
 
 def _place(summary: GridSummary, line: _Line) -> list[str]:
     """What a line has on each axis that is not pooled."""
     cells = []
-    for axis in _free(summary):
+    for axis in free_axes(summary):
         own = list(dict.fromkeys(row.values.get(axis, NOTHING) for row in line.rows))
         every = {row.values.get(axis, NOTHING) for row in summary.rows}
         cells.append("all" if len(own) > 1 and set(own) == every else ", ".join(own))
@@ -163,7 +139,7 @@ def _place(summary: GridSummary, line: _Line) -> list[str]:
 def _models(
     summary: GridSummary, lines: Sequence[_Line], facts: Facts, beside: Beside | None
 ) -> list[str]:
-    head = [*_free(summary), "network", "arm", "parameters"]
+    head = [*free_axes(summary), "network", "arm", "parameters"]
     head += [title for _, title, _ in METRICS] + ["missed", "invented", "seeds", "n"]
     rows = []
     for line in lines:
@@ -173,7 +149,7 @@ def _models(
         cells += [str(model.counts["missed"]), str(model.counts["invented"])]
         cells += [str(len(model.seeds)), str(model.n_patients)]
         rows.append(cells + ([_beside(line, beside)] if beside else []))
-    left = len(_free(summary)) + 2
+    left = len(free_axes(summary)) + 2
     return table_text(head + ([beside.title] if beside else []), rows, left)
 
 
@@ -208,7 +184,7 @@ def _gains(summary: GridSummary) -> list[str]:
         rows.append(
             [
                 gain.row,
-                _versus(gain),
+                versus(gain),
                 TITLES[gain.metric],
                 interval_text(found.difference, digits, sign=True),
                 f"{counts[0]} / {counts[1]} of {found.n}",
@@ -240,7 +216,7 @@ def _mixed(summary: GridSummary) -> list[str]:
             f"{gain.spread[source]:.{digits}f}" if source in gain.spread else NOTHING
             for source in sources
         ]
-        rows.append([gain.row, _versus(gain), TITLES[gain.metric], *cells])
+        rows.append([gain.row, versus(gain), TITLES[gain.metric], *cells])
     return table_text(head, rows, 3)
 
 
@@ -248,13 +224,13 @@ def _classes(summary: GridSummary, lines: Sequence[_Line]) -> list[str]:
     """Dice and HD95 of each class."""
     if len(summary.class_names) < 2:
         return []
-    head = [*_free(summary), "Dice / HD95 mm", *summary.class_names]
+    head = [*free_axes(summary), "Dice / HD95 mm", *summary.class_names]
     rows = [
         [*_place(summary, line), f"{line.model.student} {line.model.arm}"]
         + [_class(found) for found in line.model.classes]
         for line in lines
     ]
-    return table_text(head, rows, len(_free(summary)) + 1)
+    return table_text(head, rows, len(free_axes(summary)) + 1)
 
 
 def _class(found: ClassSummary) -> str:
@@ -274,14 +250,9 @@ def _remarks(summary: GridSummary) -> Iterator[str]:
     for gain in summary.gains:
         if gain.unpaired and gain.metric == "dice":
             yield (
-                f"* {gain.row}, {_versus(gain)}: not paired, since one side has no score: "
+                f"* {gain.row}, {versus(gain)}: not paired, since one side has no score: "
                 f"{', '.join(gain.unpaired)}."
             )
     yield from (f"* {note}" for note in summary.notes)
     if summary.missing:
         yield f"* Not finished: {', '.join(summary.missing)}."
-
-
-def _versus(gain: GridGain, between: str = " - ") -> str:
-    other = f" of {gain.control_row}" if gain.control_row != gain.row else ""
-    return f"{gain.arm}{between}{gain.control}{other}"

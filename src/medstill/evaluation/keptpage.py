@@ -6,8 +6,16 @@ from collections.abc import Iterable, Sequence
 
 from medstill.evaluation.archive import GridFacts, KeptRun, facts_of
 from medstill.evaluation.grid import Asked, summarise_grid
-from medstill.evaluation.gridtable import Beside, table_markdown
+from medstill.evaluation.gridrecords import GridGain, GridRow, GridSummary
+from medstill.evaluation.gridtable import (
+    Beside,
+    free_axes,
+    joined,
+    table_blocks,
+)
+from medstill.evaluation.gridwords import DIGITS, comparisons, versus
 from medstill.evaluation.selection import select_rows, selection_markdown
+from medstill.evaluation.tabletext import NOTHING, interval_text, p_text, table_text
 
 
 def grid_heading(grid: GridFacts, runs: Sequence[KeptRun]) -> str:
@@ -31,6 +39,8 @@ def grid_heading(grid: GridFacts, runs: Sequence[KeptRun]) -> str:
 def grid_tables(grid: GridFacts, runs: Sequence[KeptRun], *, beside: Beside | None = None) -> str:
     """The tables, and the ranking by validation where there is more than one recipe.
 
+    A page of many grids has each comparison in one line, and folds away what few readers ask for.
+
     Raises:
         DataError: The runs cannot stand in one table.
         MissingExtraError: scipy is not installed.
@@ -45,11 +55,74 @@ def grid_tables(grid: GridFacts, runs: Sequence[KeptRun], *, beside: Beside | No
         missing=[run.name for run in grid.runs if run.name not in kept],
         asked=Asked(grid.against, grid.primary),
     )
-    text = table_markdown(summary, facts_of(runs, grid.pooled), beside=beside)
+    blocks = table_blocks(summary, facts_of(runs, grid.pooled), beside=beside)
+    text = joined(
+        blocks.introduction,
+        blocks.models,
+        compared(summary),
+        blocks.remarks,
+        folded("Gains by fold and seed", blocks.mixed),
+        folded("By class", blocks.classes),
+    )
     selection = select_rows(grid.name, grid.pooled, [v for run in runs for v in run.validations()])
     if len(selection.candidates) > len({one.student for one in selection.candidates}):
-        text += f"\nBy the validation patients alone:\n\n{selection_markdown(selection)}"
+        ranking = selection_markdown(selection).rstrip().split("\n")
+        text += "\n" + joined(folded("Ranked by the validation patients alone", ranking))
     return text
+
+
+def compared(summary: GridSummary) -> list[str]:
+    """Every comparison in one line, HD95 beside Dice."""
+    rows = {row.name: row for row in summary.rows}
+    head = [*free_axes(summary), "network", "comparison"]
+    left = len(head)
+    head += ["Dice (95%)", "better / worse", "p (Holm)", "detectable", "verdict"]
+    head += ["HD95 mm (95%)", "p (Holm)", "verdict"]
+    lines = []
+    for gains in comparisons(summary):
+        found = {gain.metric: gain for gain in gains}
+        lines.append(
+            [
+                *_place(summary, rows[gains[0].row]),
+                versus(gains[0]),
+                *_dice(found.get("dice")),
+                *_hd95(found.get("hd95_mm")),
+            ]
+        )
+    return table_text(head, lines, left) if lines else []
+
+
+def folded(title: str, block: Sequence[str]) -> list[str]:
+    """A block that a page shows when its title is clicked; nothing of nothing."""
+    if not block:
+        return []
+    return [f"<details><summary>{title}</summary>", "", *block, "", "</details>"]
+
+
+def _place(summary: GridSummary, row: GridRow) -> list[str]:
+    return [*(row.values.get(axis, NOTHING) for axis in free_axes(summary)), row.student]
+
+
+def _dice(gain: GridGain | None) -> list[str]:
+    if gain is None:
+        return [NOTHING] * 5
+    found, digits = gain.comparison, DIGITS["dice"]
+    detectable = NOTHING if gain.detectable is None else f"{gain.detectable:.{digits}f}"
+    return [
+        interval_text(found.difference, digits, sign=True),
+        f"{found.higher} / {found.lower} of {found.n}",
+        p_text(gain.p_holm),
+        detectable,
+        gain.verdict,
+    ]
+
+
+def _hd95(gain: GridGain | None) -> list[str]:
+    if gain is None:
+        return [NOTHING] * 3
+    digits = DIGITS["hd95_mm"]
+    difference = interval_text(gain.comparison.difference, digits, sign=True)
+    return [difference, p_text(gain.p_holm), gain.verdict]
 
 
 def _parts(run: KeptRun) -> str:
