@@ -8,6 +8,7 @@ import torch
 
 from medstill.errors import LabelError, ShapeError, UnknownNameError
 from medstill.losses import SegmentationLoss, cross_entropy, soft_dice
+from medstill.losses.classsums import class_sums
 
 SHAPES = [(2, 2, 3, 5), (2, 3, 3, 5), (1, 14, 2, 3, 4)]
 
@@ -105,6 +106,53 @@ def test_gradient(loss, shape):
     assert torch.autograd.gradcheck(
         lambda x: loss(x, labels), (logits.requires_grad_(),), fast_mode=True
     )
+
+
+@pytest.mark.parametrize("over", ["batch", "sample"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_both_terms_together_are_those_of_the_two_functions(shape, over):
+    logits, labels = batch(shape)
+    logits.requires_grad_()
+    module = SegmentationLoss(classes=shape[1], dice_over=over, class_balance=0.3)
+    together = sum(module(logits, labels).values())
+    apart = soft_dice(logits, labels, over=over) + cross_entropy(logits, labels, balance=0.3)
+    assert together.item() == pytest.approx(apart.item(), rel=1e-12)
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (together, apart)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_gradient_of_the_sums_is_that_of_autograd(shape):
+    logits, labels = batch(shape)
+    logits.requires_grad_()
+    classes = torch.arange(shape[1]).view(1, -1, *[1] * (len(shape) - 2))
+    truth, known = labels.unsqueeze(1) == classes, (labels != 255).unsqueeze(1)
+    p, surprise = logits.softmax(dim=1), -logits.log_softmax(dim=1)
+    sums = class_sums(logits, labels)
+    expected = [(p * truth).flatten(2).sum(2), (p * known).flatten(2).sum(2)]
+    expected.append((surprise * truth).flatten(2).sum(2))
+    assert torch.equal(sums.count, truth.flatten(2).sum(2).double())
+    for index, (found, slow) in enumerate(
+        zip((sums.both, sums.mass, sums.surprise), expected, strict=True)
+    ):
+        torch.testing.assert_close(found, slow)
+        weights = torch.randn(found.shape, dtype=torch.float64) + index
+        gradients = [
+            torch.autograd.grad((weights * value).sum(), logits, retain_graph=True)[0]
+            for value in (found, slow)
+        ]
+        torch.testing.assert_close(*gradients)
+
+
+def test_half_precision_in_any_memory_format_gives_the_same():
+    logits, labels = batch((2, 3, 17, 5))
+    logits = logits.bfloat16()
+    values = [
+        soft_dice(other, labels) + cross_entropy(other, labels)
+        for other in (logits, logits.to(memory_format=torch.channels_last), logits.float())
+    ]
+    assert values[0] == values[1] == values[2]
+    assert values[0].dtype == torch.float32
 
 
 def test_batch_and_sample_differ():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from medstill.errors import ShapeError
 
 Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 LEAST_SQUARED_LENGTH = 1e-8
 """Added to squared lengths, so that the gradient of a vector of length 0 stays finite."""
@@ -22,22 +23,23 @@ LEAST_SQUARED_LENGTH = 1e-8
 
 def _widened(value: Any) -> Any:
     if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
-        return value.float()
+        # Sums over places want these beside each other, whatever the networks computed with.
+        return value.to(torch.float32, memory_format=torch.contiguous_format)
     return value
 
 
-def in_full_precision(function: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
+def in_full_precision(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Let a loss compute in float32 or better, whatever precision its networks run in.
 
     Half-precision tensors are widened and autocast is off inside: sums of exponentials over
     thousands of places lose all their digits in bfloat16.
 
     Args:
-        function: A loss whose first argument is a tensor.
+        function: A loss, or a part of one, whose first argument is a tensor.
     """
 
     @functools.wraps(function)
-    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         with torch.autocast(next(tensors).device.type, enabled=False):
             return function(*map(_widened, args), **{k: _widened(v) for k, v in kwargs.items()})

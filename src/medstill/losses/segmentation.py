@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Self
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from medstill.config import IGNORE, TrainingConfig
 from medstill.errors import LabelError, ShapeError, unknown_name
+from medstill.losses.classsums import ClassSums, class_sums
 from medstill.losses.numerics import as_class_logits, in_full_precision
 
 DICE = "segmentation/dice"
@@ -53,19 +52,7 @@ def soft_dice(
         raise unknown_name("way to sum the Dice loss", over, DICE_OVER)
     logits_BC = as_class_logits(logits_BC)
     _require_labels(logits_BC, labels_B)
-    labels_B1N = labels_B.flatten(1).unsqueeze(1)
-    numbers_C = torch.arange(1, logits_BC.shape[1], dtype=labels_B.dtype, device=labels_B.device)
-    truth_BCN = labels_B1N == numbers_C.view(1, -1, 1)
-    known_B1N = labels_B1N != IGNORE
-    probability_BCN = logits_BC.softmax(dim=1)[:, 1:].flatten(2)
-    both_BC = (probability_BCN * truth_BCN).sum(dim=2)
-    known_BN1 = known_B1N.transpose(1, 2).to(probability_BCN.dtype)
-    either_BC = (probability_BCN @ known_BN1).squeeze(2) + truth_BCN.sum(dim=2)
-    if over == "batch":
-        return _one_minus_dice(both_BC.sum(dim=0), either_BC.sum(dim=0), smooth).mean()
-    loss_B = _one_minus_dice(both_BC, either_BC, smooth).mean(dim=1)
-    labelled_B = known_B1N.any(dim=2).squeeze(1)
-    return (loss_B * labelled_B).sum() / labelled_B.sum().clamp_min(1)
+    return _dice(class_sums(logits_BC, labels_B), over, smooth)
 
 
 @in_full_precision
@@ -91,20 +78,7 @@ def cross_entropy(logits_BC: Tensor, labels_B: Tensor, *, balance: float = 0.0) 
     """
     logits_BC = as_class_logits(logits_BC)
     _require_labels(logits_BC, labels_B)
-    weight_C = _place_weights(logits_BC, labels_B, balance) if balance else None
-    total = F.cross_entropy(
-        logits_BC, labels_B.long(), weight_C, ignore_index=IGNORE, reduction="sum"
-    )
-    return total if balance else total / (labels_B != IGNORE).sum().clamp_min(1)
-
-
-def _place_weights(logits_BC: Tensor, labels_B: Tensor, balance: float) -> Tensor:
-    """What a place of each class weighs; the weights of all places of a batch add up to 1."""
-    known = labels_B[labels_B != IGNORE].long()
-    count_C = torch.bincount(known, minlength=logits_BC.shape[1]).to(logits_BC.dtype)
-    present = (count_C > 0).sum().clamp_min(1)
-    alike = (1 - balance) / count_C.sum().clamp_min(1)
-    return alike + balance / (present * count_C.clamp_min(1))
+    return _surprise(class_sums(logits_BC, labels_B), balance)
 
 
 class SegmentationLoss(nn.Module):
@@ -154,14 +128,35 @@ class SegmentationLoss(nn.Module):
                 f"Expected logits for {self.classes} classes, but their shape is "
                 f"{tuple(logits_BC.shape)}. Build the network for the classes of the data."
             )
+        _require_labels(logits_BC, labels_B)
+        sums = class_sums(logits_BC, labels_B)
         return {
-            DICE: soft_dice(logits_BC, labels_B, over=self.dice_over),
-            CROSS_ENTROPY: cross_entropy(logits_BC, labels_B, balance=self.class_balance),
+            DICE: _dice(sums, self.dice_over, smooth=1.0),
+            CROSS_ENTROPY: _surprise(sums, self.class_balance),
         }
+
+
+def _dice(sums: ClassSums, over: str, smooth: float) -> Tensor:
+    both_BC, either_BC = sums.both[:, 1:], (sums.mass + sums.count)[:, 1:]
+    if over == "batch":
+        return _one_minus_dice(both_BC.sum(dim=0), either_BC.sum(dim=0), smooth).mean()
+    loss_B = _one_minus_dice(both_BC, either_BC, smooth).mean(dim=1)
+    labelled_B = sums.count.sum(dim=1) > 0
+    return (loss_B * labelled_B).sum() / labelled_B.sum().clamp_min(1)
 
 
 def _one_minus_dice(both: Tensor, either: Tensor, smooth: float) -> Tensor:
     return 1 - (2 * both + smooth) / (either + smooth)
+
+
+def _surprise(sums: ClassSums, balance: float) -> Tensor:
+    """Cross-entropy; the weights of all places of a batch add up to 1."""
+    count_C, surprise_C = sums.count.sum(dim=0), sums.surprise.sum(dim=0)
+    mean = surprise_C.sum() / count_C.sum().clamp_min(1)
+    if not balance:
+        return mean
+    by_class = (surprise_C / count_C.clamp_min(1)).sum() / (count_C > 0).sum().clamp_min(1)
+    return (1 - balance) * mean + balance * by_class
 
 
 def _require_labels(logits_BC: Tensor, labels_B: Tensor) -> None:
