@@ -95,9 +95,14 @@ def train(out: Path, ref: ModelRef, resume: bool = True) -> dict[str, Any]:
     """
     run = open_prepared(out)
     stage = Stage(ref.folder(out), training_key(run, ref))
-    if stage.finished():
-        return stage.result()
-    stage.begin()
+    if not stage.finished():
+        stage.begin()
+        with training.kept_memory():
+            _train(run, ref, stage, resume=resume)
+    return stage.result()
+
+
+def _train(run: Opened, ref: ModelRef, stage: Stage, *, resume: bool) -> None:
     material = material_of(run, resume=resume)
     if ref == TEACHER:
         teach = training.train_teachers if run.study.teacher.folds else training.train_teacher
@@ -119,7 +124,6 @@ def train(out: Path, ref: ModelRef, resume: bool = True) -> dict[str, Any]:
             ),
         }
     )
-    return stage.result()
 
 
 def material_of(run: Opened, *, resume: bool = False) -> training.Material:

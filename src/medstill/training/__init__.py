@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         reconstruction_function,
         set_threads,
     )
+    from medstill.training.memory import kept_memory
     from medstill.training.teaching import train_teacher
     from medstill.training.tuning import Pupil, TunedStudent, tune_student
 
@@ -42,6 +43,7 @@ __all__ = [
     "build_teacher",
     "check_networks",
     "estimate",
+    "kept_memory",
     "load_student",
     "load_teacher",
     "load_weights",
@@ -80,6 +82,7 @@ _HOMES = {
     "facts": ("network_facts", "network_table"),
     "folds": ("train_teachers",),
     "inference": ("logits_function", "reconstruction_function", "set_threads"),
+    "memory": ("kept_memory",),
     "teaching": ("train_teacher",),
     "tuning": ("Pupil", "TunedStudent", "tune_student"),
 }

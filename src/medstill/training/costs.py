@@ -27,6 +27,7 @@ from medstill.training.assembly import (
 from medstill.training.cache import rows_of
 from medstill.training.cachefill import answer
 from medstill.training.frozen import Said
+from medstill.training.memory import kept_memory
 from medstill.training.tasks import Place, Task
 from medstill.training.teaching import (
     PRETRAINING,
@@ -115,6 +116,13 @@ def estimate(
             added to it.
     """
     timed = {} if timed is None else timed
+    with kept_memory():
+        return _estimate(study, preparation, workers, images, timed)
+
+
+def _estimate(
+    study: Study, preparation: Preparation, workers: int, images: float, timed: Steps
+) -> Estimate:
     step_s, total_s = _teacher_steps(study, preparation, timed)
     kept_mb = 0.0
     for student in study.students:
