@@ -126,6 +126,12 @@ def train_teacher(run_folder: RunFolder, resume: Resume = True) -> None:
 def distill(
     run_folder: RunFolder,
     student: Annotated[str | None, typer.Option(help="One of the study's students.")] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARM", help="Train these alone: control, distilled or a reference; repeatable."
+        ),
+    ] = None,
     resume: Resume = True,
 ) -> None:
     """Train the students of a run, control and distilled by one recipe."""
@@ -134,7 +140,7 @@ def distill(
 
     console = terminal.console()
     with watch(run_folder, console):
-        results = pipeline.distill(run_folder, student=student, resume=resume)
+        results = pipeline.distill(run_folder, student=student, arms=arm, resume=resume)
     terminal.show_training(console, results)
 
 

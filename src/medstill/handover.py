@@ -16,7 +16,7 @@ from medstill import deploy, evaluation, training
 from medstill.config import Study, study_hash
 from medstill.errors import ConfigError, ModelFileError, unknown_name
 from medstill.patches.grid import iterate_batches
-from medstill.refs import GUIDED, TEACHER, ModelRef, student_refs
+from medstill.refs import GUIDED, TEACHER, ModelRef, student_arms, student_refs
 from medstill.runs import cores
 from medstill.scoring import SCORES_FILE, TEST
 from medstill.stages import (
@@ -33,16 +33,21 @@ CALIBRATION_BATCHES: Final = 16
 """Batches of training patients from which int8 learns its ranges."""
 
 
-def students(study: Study, name: str | None) -> list[ModelRef]:
-    """The networks of one student of a study, or of all.
+def students(study: Study, name: str | None, arms: Sequence[str] | None = None) -> list[ModelRef]:
+    """The networks of one student of a study, or of all; of some arms, or of all.
 
     Raises:
-        UnknownNameError: The study has no such student.
+        UnknownNameError: The study has no such student or arm.
     """
-    names = [one.called for one in study.students]
+    names, known = [one.called for one in study.students], student_arms(study)
     if name is not None and name not in names:
         raise unknown_name("student of this study", name, names)
-    return [ref for ref in student_refs(study) if name in (None, ref.student)]
+    for arm in arms or ():
+        if arm not in known:
+            raise unknown_name("arm of this study", arm, known)
+    asked = arms or known
+    refs = student_refs(study)
+    return [ref for ref in refs if name in (None, ref.student) and ref.arm in asked]
 
 
 def chosen(run: Opened, name: str | None) -> ModelRef:

@@ -16,7 +16,7 @@ from medstill import deploy, evaluation, handover, scoring, stages, training
 from medstill import reporting as pages
 from medstill.config import Study
 from medstill.links import prepared_folder
-from medstill.refs import GUIDED, TEACHER, student_arms, student_refs
+from medstill.refs import GUIDED, TEACHER, student_refs
 from medstill.runs import check_run, cores, open_run, write_json
 from medstill.stages import Job, Perform, in_turn
 from medstill.volumes.layouts import find_dataset
@@ -179,11 +179,14 @@ def distill(
 
     Returns:
         Result of each training by name; see `stages.train`.
+
+    Raises:
+        UnknownNameError: The study has no such student or arm.
+        RunError: The teacher is not finished, and an arm learns from it.
     """
     out = Path(out)
     opened = stages.open_prepared(out)
-    named = student_arms(opened.study) if arms is None else arms
-    chosen = [ref for ref in handover.students(opened.study, student) if ref.arm in named]
+    chosen = handover.students(opened.study, student, arms)
     if any(ref.arm in GUIDED for ref in chosen):
         stages.training_result(opened, TEACHER)
     return {ref.name: stages.train(out, ref, resume) for ref in chosen}

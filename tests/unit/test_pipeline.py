@@ -143,6 +143,14 @@ def test_one_student_and_one_arm_can_be_trained_alone(tiny, tmp_path, one_thread
     assert list(results) == ["students/unet-s1/control/seed-0"]
     with pytest.raises(UnknownNameError, match=r"student of this study.*There are: unet-s1"):
         pipeline.distill(out, student="unet-s9")
+    with pytest.raises(UnknownNameError, match=r"arm of this study.*'contrl'.*'control'"):
+        pipeline.distill(out, arms=("contrl",))
+    (done,) = pipeline.distill(out, arms=("control",)).values()
+    assert done == results["students/unet-s1/control/seed-0"]
+    command = [sys.executable, "-m", "medstill", "distill", str(out), "--arm", "distillled"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert "Did you mean 'distilled'?" in " ".join(found.stderr.split())
 
 
 def test_distilling_without_a_teacher_is_refused(tiny, tmp_path):
