@@ -51,6 +51,7 @@ GRIDS = (
     "teacher-tasks-hippocampus",
     "controls-hippocampus",
     "compact-designs",
+    "compact-designs-organs",
 )
 """The studies of many runs, in the order of the page."""
 METRICS = (("dice", "Dice", 3), ("hd95_mm", "HD95 mm", 1), ("nsd", "NSD", 3))
