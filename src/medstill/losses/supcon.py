@@ -61,14 +61,19 @@ def supcon(
             f"{tuple(anchors_PD.shape)} and the teacher's {tuple(keys_KD.shape)}. Project the "
             "student to the dimensions of the teacher's embedding."
         )
-    positive_PK = anchor_classes_P.unsqueeze(1) == key_classes_K.unsqueeze(0)
-    positives_P = positive_PK.sum(dim=1)
+    both = (anchor_classes_P, key_classes_K)
+    classes = 1 + max((int(found.max()) for found in both if len(found)), default=0)
+    keys_C = torch.bincount(key_classes_K, minlength=classes)
+    positives_P = keys_C[anchor_classes_P]
     counts_P = positives_P > 0
     if not bool(counts_P.any()):
         return anchors_PD.sum() * 0
-    similarity_PK = unit_vectors(anchors_PD) @ unit_vectors(keys_KD.detach()).T / temperature
-    mean_positive_P = (similarity_PK * positive_PK).sum(dim=1) / positives_P.clamp_min(1)
-    loss_P = similarity_PK.logsumexp(dim=1) - mean_positive_P
+    anchors_PD, keys_KD = unit_vectors(anchors_PD) / temperature, unit_vectors(keys_KD.detach())
+    # The mean over positives of a.p is a times their mean, so only the sum below needs all pairs.
+    sums_CD = keys_KD.new_zeros(classes, keys_KD.shape[1]).index_add(0, key_classes_K, keys_KD)
+    positive_PD = sums_CD[anchor_classes_P] / positives_P.clamp_min(1).unsqueeze(1)
+    mean_positive_P = (anchors_PD * positive_PD).sum(dim=1)
+    loss_P = (anchors_PD @ keys_KD.T).logsumexp(dim=1) - mean_positive_P
     return (loss_P * counts_P).sum() / counts_P.sum()
 
 
