@@ -159,6 +159,16 @@ def test_missing_runs_collapsed_classes_and_notes_are_loud(folder, tmp_path, tex
     assert "fold-0_loss-late_fraction-1.0 : teacher: No file 'a.nii.gz'." in page.plain
     assert "somebody" not in text
     assert str(folder) not in text
+    # Folds that are not scored yet are in no row.
+    assert "; each pooled over up to 2 folds" in page.plain
+
+
+def test_many_runs_that_wait_are_folded_away(folder, tmp_path) -> None:
+    def change(table):
+        table["missing"] = [f"fold-{number}_loss-kl" for number in range(9)]
+
+    page = changed(folder, tmp_path, change)
+    assert "The 9 without a message" in page.plain
 
 
 def test_worst_patients_come_with_pictures_where_a_run_has_some(study, page, text) -> None:
@@ -188,7 +198,7 @@ def test_a_study_of_one_class_and_one_student_still_has_a_page(tmp_path) -> None
     page = Page(render_grid(read_grid(made.folder)))
     assert "Class by class" not in page.plain
     assert "Axis by axis" not in page.plain
-    assert "1 row; each pooled over 1 fold." in page.plain
+    assert "1 row; each pooled over up to 1 fold." in page.plain
     # Three patients and one row: the least possible p is 1 / 2^2.
     assert "no adjusted p can be below 0.250" in page.plain
 

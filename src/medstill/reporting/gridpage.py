@@ -26,6 +26,8 @@ PICTURES = 4
 """Patients among the worst whose pictures are shown."""
 FEW = 24
 """So many comparisons are shown at once; more are folded away."""
+FEW_RUNS = 6
+"""So many runs that wait for their scores are named at once."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def content_of_grid(study: GridStudy) -> dict[str, Any]:
         "least_p": _least_p(study),
         "families": _families(summary),
         "few": FEW,
+        "few_runs": FEW_RUNS,
         "metric_names": wording.METRIC_NAMES,
         "configuration": _configuration(study),
     }
