@@ -140,7 +140,7 @@ def distill(
 
     console = terminal.console()
     with watch(run_folder, console):
-        results = pipeline.distill(run_folder, student=student, arms=arm, resume=resume)
+        results = pipeline.distill(run_folder, student=student, arms=arm or None, resume=resume)
     terminal.show_training(console, results)
 
 

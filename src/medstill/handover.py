@@ -42,10 +42,10 @@ def students(study: Study, name: str | None, arms: Sequence[str] | None = None) 
     names, known = [one.called for one in study.students], student_arms(study)
     if name is not None and name not in names:
         raise unknown_name("student of this study", name, names)
-    for arm in arms or ():
+    asked = known if arms is None else arms
+    for arm in asked:
         if arm not in known:
             raise unknown_name("arm of this study", arm, known)
-    asked = arms or known
     refs = student_refs(study)
     return [ref for ref in refs if name in (None, ref.student) and ref.arm in asked]
 

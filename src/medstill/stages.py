@@ -95,14 +95,9 @@ def train(out: Path, ref: ModelRef, resume: bool = True) -> dict[str, Any]:
     """
     run = open_prepared(out)
     stage = Stage(ref.folder(out), training_key(run, ref))
-    if not stage.finished():
-        stage.begin()
-        with training.kept_memory():
-            _train(run, ref, stage, resume=resume)
-    return stage.result()
-
-
-def _train(run: Opened, ref: ModelRef, stage: Stage, *, resume: bool) -> None:
+    if stage.finished():
+        return stage.result()
+    stage.begin()
     material = material_of(run, resume=resume)
     if ref == TEACHER:
         teach = training.train_teachers if run.study.teacher.folds else training.train_teacher
@@ -124,6 +119,7 @@ def _train(run: Opened, ref: ModelRef, stage: Stage, *, resume: bool) -> None:
             ),
         }
     )
+    return stage.result()
 
 
 def material_of(run: Opened, *, resume: bool = False) -> training.Material:

@@ -112,11 +112,14 @@ def studies_in(content, source):
     base = content["base"]
     if isinstance(base, str):
         base = {k: v for k, v in read_yaml(ROOT / "studies" / base).items() if k != "name"}
-    axes = content.get("axes", {})
-    if isinstance(axes, str):
-        axes = read_yaml(ROOT / "studies" / axes)["axes"]
-    grid = parse_grid({**content, "base": base, "axes": axes}, source=source)
-    return [point.study for point in expand(grid)]
+    return [point.study for point in expand(parse_grid({**content, "base": base}, source=source))]
+
+
+def studies_of(path):
+    """The study in a file, or those of its runs."""
+    if "base" not in read_yaml(path):
+        return [load_study(path)]
+    return [point.study for point in expand(load_grid(path))]
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +232,7 @@ def test_study_files_are_valid_and_their_names_known(path):
     parts = {"data", "teacher", "students", "distillation"}
     different = {
         content_hash(study.model_dump(mode="json", include=parts)): study
-        for study in studies_in(read_yaml(path), path.name)
+        for study in studies_of(path)
     }
     for study in different.values():
         check_study(study)

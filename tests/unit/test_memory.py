@@ -32,9 +32,20 @@ def test_freed_memory_is_kept_inside_and_goes_back_behind():
     assert resident_mb() - before < 20
 
 
+@pytest.mark.skipif(memory._glibc() is None, reason="the C library is not glibc")
 def test_it_goes_back_when_a_training_fails():
-    with pytest.raises(KeyError), kept_memory():
-        raise KeyError
+    before = resident_mb()
+
+    @kept_memory()
+    def fail():
+        numbers = torch.ones(MAP)
+        del numbers
+        raise KeyError(resident_mb() - before)
+
+    with pytest.raises(KeyError) as found:
+        fail()
+    assert found.value.args[0] > 80
+    assert resident_mb() - before < 20
 
 
 def test_without_glibc_it_does_nothing(monkeypatch):

@@ -76,8 +76,9 @@ def compared(summary: GridSummary) -> list[str]:
     rows = {row.name: row for row in summary.rows}
     head = [*free_axes(summary), "network", "comparison"]
     left = len(head)
-    head += ["Dice (95%)", "better / worse", "p (Holm)", "detectable", "verdict"]
-    head += ["HD95 mm (95%)", "p (Holm)", "verdict"]
+    percent = f"{summary.confidence:.0%}"
+    head += [f"Dice ({percent})", "better / worse", "p (Holm)", "detectable", "verdict"]
+    head += [f"HD95 mm ({percent})", "p (Holm)", "verdict"]
     lines = []
     for gains in comparisons(summary):
         found = {gain.metric: gain for gain in gains}

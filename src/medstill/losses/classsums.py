@@ -93,6 +93,8 @@ def _pick(values_BCN: Tensor, class_BN: Tensor) -> Tensor:
 
 
 def _by_class(values_BN: Tensor, class_BN: Tensor, classes: int) -> Tensor:
-    # In float64: one after the other, a hundred thousand float32 would lose their last digits.
-    sums_BC = values_BN.new_zeros((len(values_BN), classes), dtype=torch.float64)
-    return sums_BC.scatter_add_(1, class_BN, values_BN.double()).to(values_BN.dtype)
+    # One after the other, a hundred thousand float32 would lose their last digits; Apple's devices
+    # have nothing wider.
+    wide = values_BN.dtype if values_BN.device.type == "mps" else torch.float64
+    sums_BC = values_BN.new_zeros((len(values_BN), classes), dtype=wide)
+    return sums_BC.scatter_add_(1, class_BN, values_BN.to(wide)).to(values_BN.dtype)

@@ -19,6 +19,7 @@ from medstill.training.checkpoint import weights_hash
 from medstill.training.data import PatchSamples, SampleSource
 from medstill.training.frozen import LOGITS, FrozenTeacher, Said, TeacherView
 from medstill.training.layers import kept_names, tapped_layers
+from medstill.training.memory import kept_memory
 from medstill.training.tasks import Place
 from medstill.training.views import make_view
 from medstill.volumes.store import open_set
@@ -33,6 +34,7 @@ Answering = Mapping[str, tuple[int, ...]]
 """Case -> which members of an ensemble answer for it."""
 
 
+@kept_memory()
 def filled_cache(
     study: Study,
     student: StudentConfig,

@@ -98,6 +98,7 @@ def taught_images(study: Study, dataset: Dataset) -> float:
     return len(taught) * sum(found) / len(found)
 
 
+@kept_memory()
 def estimate(
     study: Study,
     preparation: Preparation,
@@ -116,13 +117,6 @@ def estimate(
             added to it.
     """
     timed = {} if timed is None else timed
-    with kept_memory():
-        return _estimate(study, preparation, workers, images, timed)
-
-
-def _estimate(
-    study: Study, preparation: Preparation, workers: int, images: float, timed: Steps
-) -> Estimate:
     step_s, total_s = _teacher_steps(study, preparation, timed)
     kept_mb = 0.0
     for student in study.students:

@@ -22,11 +22,13 @@ from medstill.training.boundary import Boundary, FitPlan, FitResult, result_of
 from medstill.training.checkpoint import BEST, LAST, Best
 from medstill.training.learner import Learner
 from medstill.training.loggers import Place, begin_loggers, end_loggers
+from medstill.training.memory import kept_memory
 from medstill.training.progress import Progress
 
 log = logging.getLogger(__name__)
 
 
+@kept_memory()
 def fit(task: nn.Module, plan: FitPlan) -> FitResult:
     """Train until the recipe's last step and leave the best weights in `task.network`.
 
