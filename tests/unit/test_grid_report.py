@@ -14,6 +14,7 @@ from medstill.errors import RunError
 from medstill.reporting import strips, write_grid_report
 from medstill.reporting.gridpage import render_grid
 from medstill.reporting.gridreading import read_grid
+from medstill.reporting.gridrows import networks
 from medstill.reporting.plots import Point, _front, fraction_plot, pareto_plot
 from medstill.reporting.records import Interval
 from medstill.runs import read_json, write_json
@@ -65,6 +66,28 @@ def test_page_loads_nothing_and_its_references_have_one_target(text, page) -> No
     assert {ref[1:] for ref in loads if ref.startswith("#")} <= set(ids)
     slices = [one for one in ids if one.startswith("worst-")]
     assert len(slices) == len(set(slices)) == sum(tag == "image" for tag, _ in page.elements)
+
+
+def test_network_that_rows_share_stands_once_in_the_main_table(study) -> None:
+    first = study.summary.rows[0]
+    shared = [first.model("teacher"), first.model("control")]
+    rows = tuple(
+        row.model_copy(update={"models": (*shared, row.model("distilled"))})
+        for row in study.summary.rows
+        if row.student == first.student
+    )
+    groups = networks(replace(study, summary=study.summary.model_copy(update={"rows": rows})))
+    own = [f"loss {row.values['loss']} · fraction {row.values['fraction']}" for row in rows]
+    titles = [group.title for group in groups]
+    assert titles == [f"{name} · compact" for name in ("loss (all) · fraction (all)", *own)]
+    arms = [[model.row.arm for model in group.models] for group in groups]
+    assert arms == [["teacher", "control"], *[["distilled"]] * len(rows)]
+    cwd = [
+        r for r in study.summary.rows if r.student == first.student and r.values["loss"] == "cwd"
+    ]
+    some = study.summary.model_copy(update={"rows": (*rows[:2], *cwd)})
+    title = networks(replace(study, summary=some))[0].title
+    assert title == "loss none · fraction (all) · compact"
 
 
 def test_every_comparison_has_its_verdict_with_size_and_n(study, page) -> None:

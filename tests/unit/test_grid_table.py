@@ -101,7 +101,7 @@ def test_what_is_missing_or_died_is_said(summary):
         "* **Collapsed classes** (validation Dice under .05): control, fold 1, seed 0: spleen "
         "(loss-none compact, loss-kl compact)."
     ) in text
-    assert text.endswith("* Mind this.\n* Not finished: fold-2_loss-kl.\n")
+    assert text.endswith("* Mind this.\n\n* Not finished: fold-2_loss-kl.\n")
 
 
 def test_figures_of_others_stand_beside_and_never_between(summary):

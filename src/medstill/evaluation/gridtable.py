@@ -48,7 +48,9 @@ class Blocks:
     """The gains by fold and seed."""
     classes: list[str]
     remarks: list[str]
-    """What collapsed, is missing or must be known."""
+    """What collapsed or must be known."""
+    missing: list[str]
+    """Which runs have no scores."""
 
 
 def table_blocks(summary: GridSummary, facts: Facts, *, beside: Beside | None = None) -> Blocks:
@@ -62,6 +64,7 @@ def table_blocks(summary: GridSummary, facts: Facts, *, beside: Beside | None = 
         _mixed(summary),
         _classes(summary, lines),
         list(_remarks(summary)),
+        _missing(summary),
     )
 
 
@@ -254,5 +257,7 @@ def _remarks(summary: GridSummary) -> Iterator[str]:
                 f"{', '.join(gain.unpaired)}."
             )
     yield from (f"* {note}" for note in summary.notes)
-    if summary.missing:
-        yield f"* Not finished: {', '.join(summary.missing)}."
+
+
+def _missing(summary: GridSummary) -> list[str]:
+    return [f"* Not finished: {', '.join(summary.missing)}."] if summary.missing else []

@@ -63,6 +63,7 @@ def grid_tables(grid: GridFacts, runs: Sequence[KeptRun], *, beside: Beside | No
         blocks.remarks,
         folded("Gains by fold and seed", blocks.mixed),
         folded("By class", blocks.classes),
+        folded(f"Without scores: {len(summary.missing)} of {len(grid.runs)}", blocks.missing),
     )
     selection = select_rows(grid.name, grid.pooled, [v for run in runs for v in run.validations()])
     if len(selection.candidates) > len({one.student for one in selection.candidates}):

@@ -9,7 +9,7 @@ from medstill.reporting import wording
 from medstill.reporting.charts import PAIRED, Chart, Group, paired_group, safe
 from medstill.reporting.gridreading import GridStudy
 from medstill.reporting.gridrecords import GridRow, GridSummary
-from medstill.reporting.gridtables import free_axes, title_of
+from medstill.reporting.gridrows import free_axes, title_of
 from medstill.reporting.plots import Curve, Point, fraction_plot, pareto_plot
 
 COSTS = {

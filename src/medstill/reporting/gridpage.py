@@ -11,7 +11,7 @@ import yaml
 
 from medstill.errors import RunError
 from medstill.refs import TEACHER, student_refs
-from medstill.reporting import gridtables, wording
+from medstill.reporting import gridrows, gridtables, wording
 from medstill.reporting.charts import PAIRED_ARMS
 from medstill.reporting.gallery import Row, row_of
 from medstill.reporting.gridcharts import fraction_charts, pareto_charts, row_pairs
@@ -69,11 +69,11 @@ def content_of_grid(study: GridStudy) -> dict[str, Any]:
     return {
         "study": study,
         "summary": summary,
-        "titles": gridtables.titles(summary),
-        "free": gridtables.free_axes(summary),
+        "titles": gridrows.titles(summary),
+        "free": gridrows.free_axes(summary),
         "verdicts": gridtables.verdicts(summary),
         "counts": gridtables.counts(summary),
-        "networks": gridtables.networks(study),
+        "networks": gridrows.networks(study),
         "axis_tables": gridtables.axis_tables(summary),
         "fractions": fraction_charts(study),
         "paretos": pareto_charts(study),

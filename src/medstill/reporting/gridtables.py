@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from medstill.reporting import strips, wording
-from medstill.reporting.gridreading import GridStudy
 from medstill.reporting.gridrecords import GridGain, GridRow, GridSummary
+from medstill.reporting.gridrows import free_axes, title_of, titles
 from medstill.reporting.records import ModelRow
 
 METRICS = ("dice", "hd95_mm")
@@ -74,25 +74,6 @@ class Worst:
     control: tuple[float | None, ...]
 
 
-def title_of(row: GridRow, leave_out: str = "") -> str:
-    """A row as a reader sees it; the student is named once.
-
-    >>> title_of(GridRow(name="", values={"loss": "kl"}, student="compact", models=()))
-    'loss kl · compact'
-    >>> title_of(GridRow(name="", values={"student": "compact"}, student="compact", models=()))
-    'student compact'
-    """
-    parts = [f"{axis} {value}" for axis, value in row.values.items() if axis != leave_out]
-    if not parts or row.student not in row.values.values():
-        parts.append(row.student)
-    return " · ".join(parts)
-
-
-def titles(summary: GridSummary) -> dict[str, str]:
-    """Name of a row -> its title."""
-    return {row.name: title_of(row) for row in summary.rows}
-
-
 def verdicts(summary: GridSummary) -> dict[str, tuple[Verdict, ...]]:
     """Title of a row -> its comparisons, both metrics of one together."""
     names = titles(summary)
@@ -129,33 +110,6 @@ def counts(summary: GridSummary) -> list[tuple[int, str, str]]:
         (len(main) - better - worse, "even", "without a difference shown"),
         (worse, "bad", "worse than their control in Dice"),
     ]
-
-
-def networks(study: GridStudy) -> list[dict[str, Any]]:
-    """Every row of the table with its networks and what they cost."""
-    return [
-        {
-            "title": title_of(row),
-            "models": [
-                {
-                    "row": model,
-                    "kind": model.arm.split("+")[0],
-                    "facts": study.facts_of(row, model),
-                    "true": model.counts.get("scored", 0) + model.counts.get("missed", 0),
-                    "missed": model.counts.get("missed", 0),
-                    "invented": model.counts.get("invented", 0),
-                }
-                for model in row.models
-            ],
-        }
-        for row in study.summary.rows
-    ]
-
-
-def free_axes(summary: GridSummary) -> tuple[str, ...]:
-    """The axes that are not pooled and have more than one value among the rows."""
-    axes = dict.fromkeys(axis for row in summary.rows for axis in row.values)
-    return tuple(a for a in axes if len({row.values.get(a) for row in summary.rows} - {None}) > 1)
 
 
 def axis_tables(summary: GridSummary) -> tuple[AxisTable, ...]:
