@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from medstill.study.timing import Times
 
 STYLES = {"finished": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
+FEW_NAMES = 10
+"""So many runs without scores are named; `table.md` names all."""
 
 
 def show_status(out: Console, found: GridState) -> None:
@@ -98,7 +100,9 @@ def show_rows(out: Console, summary: GridSummary) -> None:
     for note in summary.notes:
         out.print(note, markup=False, soft_wrap=True)
     if summary.missing:
-        text = f"{len(summary.missing)} not scored yet: {', '.join(summary.missing)}."
+        names, left = summary.missing[:FEW_NAMES], len(summary.missing) - FEW_NAMES
+        more = f" and {left} more" if left > 0 else ""
+        text = f"{len(summary.missing)} not scored yet: {', '.join(names)}{more}."
         out.print(text, style="yellow", markup=False, soft_wrap=True)
 
 

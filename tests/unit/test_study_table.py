@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from grids import run_all, tiny_grid
@@ -14,6 +15,7 @@ from medstill.study.cleaning import clean, leftovers
 from medstill.study.folder import Failure, add_failure, run_folder
 from medstill.study.status import ALIVE_FILE
 from medstill.study.table import write_table
+from medstill.terminal_study import show_rows
 
 DISTILLED = ModelRef("distilled", "unet-s1", 0)
 
@@ -82,6 +84,12 @@ def test_an_unfinished_grid_has_a_table_that_says_what_is_missing(tiny_with, pha
     assert "3 not scored yet: fold-0_loss-none, fold-1_loss-none, fold-1_loss-kl." in done.output
     done = CliRunner().invoke(cli.app, ["study", "status", str(out)])
     assert "fold-1_loss-kl failed: teacher: It broke." in done.output
+    many = summary.model_copy(update={"missing": tuple(f"run-{number}" for number in range(12))})
+    console = Console(record=True, width=200)
+    show_rows(console, many)
+    text = console.export_text()
+    assert "12 not scored yet: run-0, " in text
+    assert "run-9 and 2 more." in text
 
 
 def test_a_table_of_nothing_is_refused(tiny_with, phantom, tmp_path):
