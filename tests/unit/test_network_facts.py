@@ -96,9 +96,11 @@ def test_a_field_of_the_whole_image_is_called_a_lower_bound():
         ("unet-s2", 2, 20, 26),
         ("unet-t1", 2, 180, 200),
         ("compact", 2, 150, 400),
+        ("compact-fine", 2, 150, 400),
         ("compact-dw", 2, 150, 200),
         ("unet-s1", 3, 20, 26),
         ("compact", 3, 120, 200),
+        ("compact-fine", 3, 120, 200),
     ],
 )
 def test_receptive_fields_of_our_networks(name, dims, low, high):

@@ -46,7 +46,7 @@ def test_the_networks_of_the_thesis_have_exactly_their_parameters(name, reconstr
     assert parameters(make(name, reconstruction=reconstruction)) == count
 
 
-@pytest.mark.parametrize("name", ["compact", "compact-dw"])
+@pytest.mark.parametrize("name", ["compact", "compact-fine", "compact-dw"])
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("channels", [(1, 1), (3, 1), (1, 14), (3, 14)])
 def test_compact_students_keep_their_budget(name, dims, channels):

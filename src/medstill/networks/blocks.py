@@ -100,6 +100,19 @@ class AddNearest(nn.Module):
         return added
 
 
+class AddTransposed(nn.Module):
+    """Doubles the deep feature by a 2x2 transposed convolution and adds it to the skip."""
+
+    def __init__(self, ops: Operations, deep: int, skip: int) -> None:
+        super().__init__()
+        self.up = ops.conv_transposed(deep, skip, 2, stride=2)
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
+        """`(B, deep, ...)` and `(B, skip, 2x...)` to `(B, skip, 2x...)`."""
+        added: Tensor = self.up(deep) + skip
+        return added
+
+
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 

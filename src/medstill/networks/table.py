@@ -11,7 +11,7 @@ from torch import nn
 from medstill.config import NetworkConfig
 from medstill.errors import ConfigError
 from medstill.networks import foreign
-from medstill.networks.compact import compact, compact_dw
+from medstill.networks.compact import compact, compact_dw, compact_fine
 from medstill.networks.request import Request
 from medstill.networks.transunet import transunet
 from medstill.networks.unet import unet
@@ -73,6 +73,12 @@ NETWORKS: dict[str, Entry] = {
         {"E": "encoder.blocks.1", "B": "encoder.bottleneck", "D": "segmentation.blocks.0"},
         reconstructs=False,
         purpose="default student: half-resolution grid, wide view",
+    ),
+    "compact-fine": Entry(
+        compact_fine,
+        {"E": "encoder.blocks.2", "B": "encoder.bottleneck", "D": "segmentation.blocks.0"},
+        reconstructs=False,
+        purpose="student for small structures: full-resolution edges, wide view",
     ),
     "compact-dw": Entry(
         compact_dw,
