@@ -19,6 +19,7 @@ TUNING = Tuning(steps=1, chosen_step=1, dice_before=0.5, dice_after=0.5)
 CASES = {
     "unet-s1 2-D": ("unet-s1", contract(classes=4)),
     "compact 2-D": ("compact", contract(channels=2, classes=4, patch=(1, 32, 64))),
+    "compact-fine 2-D": ("compact-fine", contract(classes=3, patch=(1, 32, 64))),
     "compact 3-D": ("compact", contract(dims=3, classes=2, patch=(16, 32, 48))),
 }
 

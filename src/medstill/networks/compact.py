@@ -13,10 +13,11 @@ structures are found again at less than half the cost of `compact_dw`.
 
 With 1 input and 1 output channel, 3 and 1, 1 and 14, 3 and 14:
 compact 2-D 57,217, 58,369, 58,062, 59,214; 3-D 55,005, 58,461, 55,850, 59,306 parameters;
+compact_fine 2-D 58,297, 58,441, 58,414, 58,558; 3-D 54,289, 54,505, 54,354, 54,570 parameters;
 compact_dw 2-D 59,225, 59,513, 59,446, 59,734; 3-D 58,637, 59,501, 58,858, 59,722 parameters.
-Receptive field 312 (compact, 2-D), 152 (compact, 3-D), 188 (compact_dw). A 256 x 256 slice takes
-131 and 299 million multiply-accumulates; on one thread of an AMD EPYC 3.4 and 15 ms in
-onnxruntime (the fastest of 40 runs, of the same widths).
+Receptive field 312 and 310 (compact and compact_fine, 2-D), 152 and 150 (the same, 3-D), 188
+(compact_dw). A 256 x 256 slice takes 131, 180 and 299 million multiply-accumulates. What that means
+in milliseconds stands in docs/performance.md.
 
 References:
     Shi et al., Real-Time Single Image and Video Super-Resolution (pixel-shuffle), arXiv:1609.05158.
