@@ -7,7 +7,7 @@ inputs of any size. The stem has at least as many channels as the input values i
 time (4 in 2-D, 8 in 3-D, of one channel), so that it can pass all of them on.
 
 `compact_fine` puts one thin level of full resolution around it, with a skip: edges of small
-structures are found again at less than half the cost of `compact_dw`.
+structures are found again in less than half the time of `compact_dw`.
 
 `compact_dw` works on the full grid with depthwise-separable convolutions.
 
