@@ -26,6 +26,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import nn
@@ -35,6 +36,7 @@ from medstill.networks.blocks import (
     AddNearest,
     AddTransposed,
     ConcatNearest,
+    Operations,
     initialise,
     normed,
     plain_block,
@@ -66,42 +68,52 @@ def compact(request: Request) -> EncoderDecoder:
         *normed(ops, [stem], levels[0]),
         *plain_block(ops, levels[0], levels[0], convs=1, bias=False),
     )
-    *blocks, bottleneck = (plain_block(ops, a, b, convs=2, bias=False) for a, b in pairwise(levels))
-    network = EncoderDecoder(
-        Encoder([first, *blocks], [ops.max_pool(2) for _ in levels[1:]], bottleneck),
-        Decoder(
-            [AddNearest(ops, deep, skip) for skip, deep in pairwise(levels)],
-            [plain_block(ops, skip, skip, convs=1, bias=False) for skip in levels[:-1]],
-            ops.conv_transposed(levels[0], request.out_channels, 2, stride=2),
-        ),
-        size_multiple=2 ** len(levels),
-    )
-    initialise(network)
-    return network
+    head = ops.conv_transposed(levels[0], request.out_channels, 2, stride=2)
+    return _with_deeper_levels(ops, levels, [first], head)
 
 
 def compact_fine(request: Request) -> EncoderDecoder:
     """`compact` with one thin level of full resolution around it; batch norm and ReLU."""
     ops = OPERATIONS[request.spatial_dims]
-    dims = request.spatial_dims
-    full, *levels = scaled((FINE_WIDTHS[dims], *COMPACT_WIDTHS[dims]), request.width)
+    full = FINE_WIDTHS[request.spatial_dims]
+    full, *levels = scaled((full, *COMPACT_WIDTHS[request.spatial_dims]), request.width)
     finest = plain_block(ops, request.in_channels, full, convs=1, bias=False)
-    halve = nn.Sequential(
-        *normed(ops, [ops.conv(full, levels[0], 2, stride=2, bias=False)], levels[0])
+    halve = ops.conv(full, levels[0], 2, stride=2, bias=False)
+    return _with_deeper_levels(
+        ops,
+        levels,
+        [finest, plain_block(ops, levels[0], levels[0], convs=1, bias=False)],
+        ops.conv(full, request.out_channels, 1),
+        pools=[nn.Sequential(*normed(ops, [halve], levels[0]))],
+        joins=[AddTransposed(ops, levels[0], full)],
+        decoded=[full],
     )
-    first = plain_block(ops, levels[0], levels[0], convs=1, bias=False)
-    *blocks, bottleneck = (plain_block(ops, a, b, convs=2, bias=False) for a, b in pairwise(levels))
+
+
+def _with_deeper_levels(
+    ops: Operations,
+    levels: Sequence[int],
+    blocks: Sequence[nn.Module],
+    head: nn.Module,
+    *,
+    pools: Sequence[nn.Module] = (),
+    joins: Sequence[nn.Module] = (),
+    decoded: Sequence[int] = (),
+) -> EncoderDecoder:
+    """The levels below the first of half resolution, behind the given ones, finest first.
+
+    `decoded` are the channels of the decoder's levels finer than half resolution.
+    """
+    *deeper, bottleneck = (plain_block(ops, a, b, convs=2, bias=False) for a, b in pairwise(levels))
     network = EncoderDecoder(
-        Encoder(
-            [finest, first, *blocks], [halve, *(ops.max_pool(2) for _ in levels[1:])], bottleneck
-        ),
+        Encoder([*blocks, *deeper], [*pools, *(ops.max_pool(2) for _ in levels[1:])], bottleneck),
         Decoder(
+            [*joins, *(AddNearest(ops, deep, skip) for skip, deep in pairwise(levels))],
             [
-                AddTransposed(ops, levels[0], full),
-                *(AddNearest(ops, deep, skip) for skip, deep in pairwise(levels)),
+                plain_block(ops, skip, skip, convs=1, bias=False)
+                for skip in (*decoded, *levels[:-1])
             ],
-            [plain_block(ops, skip, skip, convs=1, bias=False) for skip in (full, *levels[:-1])],
-            ops.conv(full, request.out_channels, 1),
+            head,
         ),
         size_multiple=2 ** len(levels),
     )
