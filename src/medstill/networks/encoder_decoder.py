@@ -43,20 +43,26 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, joins: Sequence[nn.Module], blocks: Sequence[nn.Module], head: nn.Module
+        self,
+        joins: Sequence[nn.Module],
+        blocks: Sequence[nn.Module],
+        head: nn.Module,
+        coarse_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.joins = nn.ModuleList(joins)
         self.blocks = nn.ModuleList(blocks)
         self.head = head
+        self.coarse_head = coarse_head
+        """Doubles the size of what the second finest level gives; its answer is added."""
 
     def forward(self, deepest: Tensor, skips: list[Tensor]) -> Tensor:
-        """The head's answer to what an encoder gives."""
-        x = deepest
+        """The head's answer to what an encoder gives, the coarse head's added if there is one."""
+        x = coarser = deepest
         for level in reversed(range(len(skips))):
-            x = self.blocks[level](self.joins[level](x, skips[level]))
+            x, coarser = self.blocks[level](self.joins[level](x, skips[level])), x
         answer: Tensor = self.head(x)
-        return answer
+        return answer if self.coarse_head is None else answer + self.coarse_head(coarser)
 
 
 class EncoderDecoder(nn.Module):
