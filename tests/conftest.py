@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,11 @@ from typing import Any
 import pytest
 
 from medstill.config import Study
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # So it is for what a shell starts in the background; children would inherit it, and tests that
+    # interrupt them would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RECIPE = {"steps": 4, "batch_size": 4, "warmup_steps": 1, "validate_every": 2}
 STUDY: dict[str, Any] = {
