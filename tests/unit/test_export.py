@@ -67,6 +67,10 @@ CASES = {
     "s1-2d": (NetworkConfig(name="unet-s1"), contract(channels=2, classes=4)),
     "compact-3d": (NetworkConfig(name="compact"), contract(dims=3, patch=(16, 32, 48))),
     "compact-fine-2d": (NetworkConfig(name="compact-fine"), contract(classes=3, patch=(1, 32, 64))),
+    "compact-fine-2d-many": (
+        NetworkConfig(name="compact-fine"),
+        contract(classes=10, patch=(1, 32, 64)),
+    ),
     "t2-2d": (SMALL_T2, contract()),
     "t2-3d": (SMALL_T2, contract(dims=3, patch=(32, 48, 64))),
 }

@@ -64,6 +64,19 @@ def test_the_stem_of_compact_is_a_3x3_convolution_on_the_unshuffled_image():
     torch.testing.assert_close(stem(x), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_compact_fine_adds_logits_of_half_resolution_where_classes_outnumber_its_channels():
+    assert make("compact-fine", channels=(1, 8)).segmentation.coarse_head is None
+    many = make("compact-fine", channels=(1, 9)).eval()
+    x = torch.randn(1, 1, 64, 32)
+    both = run(many, x).logits
+    coarse = []
+    many.segmentation.coarse_head.register_forward_hook(lambda *found: coarse.append(found[2]))
+    torch.nn.init.zeros_(many.segmentation.head.weight)
+    torch.testing.assert_close(run(many, x).logits, coarse[0])
+    assert coarse[0].abs().amax() > 0
+    assert not torch.allclose(both, coarse[0])
+
+
 def test_a_reconstruction_comes_from_the_same_pass_and_has_the_channels_of_the_input():
     network = make("unet-t1", channels=(3, 2), width=1 / 16, reconstruction=True)
     passes = []

@@ -7,18 +7,18 @@ inputs of any size. The stem has at least as many channels as the input values i
 time (4 in 2-D, 8 in 3-D, of one channel), so that it can pass all of them on.
 
 `compact_fine` puts one thin level of full resolution around it, with a skip: edges of small
-structures are found again in less than half the time of `compact_dw`. Its logits are those of the
-thin level and those of the half-resolution level together: many classes out of few channels alone
-are learnt late.
+structures are found again in less than half the time of `compact_dw`. Where there are more classes
+than the thin level has channels, which are then learnt late, logits of the half-resolution level
+are added; with few classes that was no gain, and a loss where a teacher teaches the thin level.
 
 `compact_dw` works on the full grid with depthwise-separable convolutions.
 
 With 1 input and 1 output channel, 3 and 1, 1 and 14, 3 and 14:
 compact 2-D 57,217, 58,369, 58,062, 59,214; 3-D 55,005, 58,461, 55,850, 59,306 parameters;
-compact_fine 2-D 58,361, 58,505, 59,310, 59,454; 3-D 54,353, 54,569, 55,250, 55,466 parameters;
+compact_fine 2-D 58,297, 58,441, 59,310, 59,454; 3-D 54,289, 54,505, 55,250, 55,466 parameters;
 compact_dw 2-D 59,225, 59,513, 59,446, 59,734; 3-D 58,637, 59,501, 58,858, 59,722 parameters.
 Receptive field 312 and 310 (compact and compact_fine, 2-D), 152 and 150 (the same, 3-D), 188
-(compact_dw). A 256 x 256 slice takes 131, 181 and 299 million multiply-accumulates. What that means
+(compact_dw). A 256 x 256 slice takes 131, 180 and 299 million multiply-accumulates. What that means
 in milliseconds stands in docs/performance.md.
 
 References:
@@ -72,25 +72,28 @@ def compact(request: Request) -> EncoderDecoder:
         *plain_block(ops, levels[0], levels[0], convs=1, bias=False),
     )
     head = ops.conv_transposed(levels[0], request.out_channels, 2, stride=2)
-    return _with_deeper_levels(ops, levels, [first], head)
+    return _with_deeper_levels(ops, levels, [first], [head])
 
 
 def compact_fine(request: Request) -> EncoderDecoder:
-    """`compact` with one thin level of full resolution around it, whose logits are added."""
+    """`compact` with one thin level of full resolution around it; batch norm and ReLU."""
     ops = OPERATIONS[request.spatial_dims]
     full = FINE_WIDTHS[request.spatial_dims]
     full, *levels = scaled((full, *COMPACT_WIDTHS[request.spatial_dims]), request.width)
     finest = plain_block(ops, request.in_channels, full, convs=1, bias=False)
     halve = ops.conv(full, levels[0], 2, stride=2, bias=False)
+    classes = request.out_channels
+    heads: list[nn.Module] = [ops.conv(full, classes, 1)]
+    if classes > full:
+        heads.append(ops.conv_transposed(levels[0], classes, 2, stride=2, bias=False))
     return _with_deeper_levels(
         ops,
         levels,
         [finest, plain_block(ops, levels[0], levels[0], convs=1, bias=False)],
-        ops.conv(full, request.out_channels, 1),
+        heads,
         pools=[nn.Sequential(*normed(ops, [halve], levels[0]))],
         joins=[AddTransposed(ops, levels[0], full)],
         decoded=[full],
-        coarse_head=ops.conv_transposed(levels[0], request.out_channels, 2, stride=2, bias=False),
     )
 
 
@@ -98,16 +101,16 @@ def _with_deeper_levels(
     ops: Operations,
     levels: Sequence[int],
     blocks: Sequence[nn.Module],
-    head: nn.Module,
+    heads: Sequence[nn.Module],
     *,
     pools: Sequence[nn.Module] = (),
     joins: Sequence[nn.Module] = (),
     decoded: Sequence[int] = (),
-    coarse_head: nn.Module | None = None,
 ) -> EncoderDecoder:
     """The levels below the first of half resolution, behind the given ones, finest first.
 
-    `decoded` are the channels of the decoder's levels finer than half resolution.
+    `heads` are the decoder's, one or two. `decoded` are the channels of its levels finer than half
+    resolution.
     """
     *deeper, bottleneck = (plain_block(ops, a, b, convs=2, bias=False) for a, b in pairwise(levels))
     network = EncoderDecoder(
@@ -118,8 +121,7 @@ def _with_deeper_levels(
                 plain_block(ops, skip, skip, convs=1, bias=False)
                 for skip in (*decoded, *levels[:-1])
             ],
-            head,
-            coarse_head,
+            *heads,
         ),
         size_multiple=2 ** len(levels),
     )
