@@ -20,10 +20,7 @@ CASES = {
     "unet-s1 2-D": ("unet-s1", contract(classes=4)),
     "compact 2-D": ("compact", contract(channels=2, classes=4, patch=(1, 32, 64))),
     "compact-fine 2-D": ("compact-fine", contract(classes=3, patch=(1, 32, 64))),
-    "compact-fine 2-D, many classes": (
-        "compact-fine",
-        contract(classes=10, patch=(1, 32, 64)),
-    ),
+    "compact-fine 2-D, two heads": ("compact-fine", contract(classes=9, patch=(1, 32, 64))),
     "compact 3-D": ("compact", contract(dims=3, classes=2, patch=(16, 32, 48))),
 }
 
@@ -116,9 +113,10 @@ def test_the_export_gives_what_the_network_that_rounds_gives(case, tmp_path):
         expected = run(fake, torch.from_numpy(image_BC)).logits.numpy()
         exact = run(network, torch.from_numpy(image_BC)).logits.numpy()
     found = model(image_BC)
-    # Without training the classes are nearly even everywhere, ten of them more so; see test_tuning
+    # Without training the classes are nearly even everywhere, many of them more so; see test_tuning
     # for a trained one.
-    assert (labels(found) == labels(expected)).mean() >= 0.97
+    least = 0.97 if "two heads" in case else 0.98
+    assert (labels(found) == labels(expected)).mean() >= least
     assert np.abs(found - expected).mean() < 0.2 * np.abs(exact - expected).mean()
 
 
