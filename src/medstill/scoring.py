@@ -40,7 +40,8 @@ MOST_PSNR_DB = 200.0
 def score(out: Path, ref: ModelRef, data: Path) -> None:
     """Segment the test patients in the geometry of their scans and score the masks, once.
 
-    A control is scored a second time with only the largest component of each class kept.
+    Control and distilled students are scored a second time with only the largest component of
+    each class kept.
 
     Args:
         out: Run folder.
@@ -60,7 +61,7 @@ def score(out: Path, ref: ModelRef, data: Path) -> None:
         write_image(label, folder / "predictions" / f"{case.id}.nii.gz")
         label_ZYX = array_CZYX(label)[0]
         found[SCORES_FILE].append(_case_score(run, case, truth, label_ZYX))
-        if ref.arm == "control":
+        if ref.arm in evaluation.FILTERED:
             filtered = largest_components(label_ZYX)
             rows = found.setdefault(FILTERED_SCORES_FILE, [])
             rows.append(_case_score(run, case, truth, filtered))
@@ -88,7 +89,7 @@ def _case_score(run: Opened, case: Case, truth: Any, label_ZYX: Any) -> evaluati
 
 
 def entries(run: Opened, ref: ModelRef) -> tuple[evaluation.Entry, ...]:
-    """The scores of one network, and of the filtered control, for the comparison.
+    """The scores of one network, filtered as well where that is an arm, for the comparison.
 
     Raises:
         RunError: Its training is not finished.
@@ -107,8 +108,8 @@ def kept_entries(out: Path, study: Study, ref: ModelRef) -> tuple[evaluation.Ent
     folder = ref.folder(out)
     collapsed = tuple(kept_result(out, ref)["collapsed"])
     arms = {ref.arm: SCORES_FILE}
-    if ref.arm == "control":
-        arms["control+largest-component"] = FILTERED_SCORES_FILE
+    if ref.arm in evaluation.FILTERED and (folder / TEST / FILTERED_SCORES_FILE).exists():
+        arms[evaluation.FILTERED[ref.arm]] = FILTERED_SCORES_FILE
     return tuple(
         evaluation.Entry(
             student=ref.student or study.teacher.network.name,
@@ -175,12 +176,14 @@ def paint_gallery(run: Opened, data: Path) -> None:
 
 def scoring_key(run: Opened, ref: ModelRef) -> dict[str, Any]:
     """All that decides the test scores of one network of a run."""
-    return {
+    key = {
         "stage": "scores",
         "training": content_hash(training_key(run, ref)),
         "test": list(run.split.test),
         "evaluation": deciding(run.study.evaluation),
     }
+    # Controls were filtered from the first version on: their key is what it was.
+    return key | {"largest_component": True} if ref.arm == "distilled" else key
 
 
 def results(out: Path) -> tuple[evaluation.Summary, dict[str, Any]]:

@@ -271,7 +271,7 @@ def _gain_line(gain: Gain, percent: str) -> str:
     name = {"dice": "Dice", "hd95_mm": "HD95"}.get(gain.metric, gain.metric)
     interval = found.difference
     return (
-        f"{gain.student}: distilled against {gain.control}: {name} {interval.mean:+.{digits}f}"
+        f"{gain.student}: {gain.arm} against {gain.control}: {name} {interval.mean:+.{digits}f}"
         f"{unit} ({percent} interval {interval.low:+.{digits}f} to {interval.high:+.{digits}f}; "
         f"n = {found.n}, p = {gain.p_holm:.3f} after Holm): {gain.verdict}"
     )

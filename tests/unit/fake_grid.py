@@ -12,6 +12,7 @@ from fake_run import FakeRun
 from grid_scores import entry
 
 from medstill.config import EvaluationConfig
+from medstill.evaluation.comparison import FILTERED
 from medstill.evaluation.grid import GridEntry, summarise_grid
 from medstill.runs import write_json
 
@@ -112,7 +113,7 @@ class FakeGrid:
 
     def _entries(self, fold: str, loss: str, fraction: str) -> list[GridEntry]:
         found = []
-        arms = ["control", "distilled", "control+largest-component"]
+        arms = ["control", "distilled", *FILTERED.values()]
         for student, arm in [
             ("unet-t1", "teacher"),
             *itertools.product(self.students, arms),

@@ -15,7 +15,7 @@ from medstill.config import (
     StudentConfig,
     Study,
 )
-from medstill.evaluation.comparison import Entry, summarise
+from medstill.evaluation.comparison import FILTERED, Entry, summarise
 from medstill.evaluation.scores import CaseScore, ModelScores, save_scores, score_case
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.runs import open_run, write_json
@@ -223,8 +223,8 @@ class FakeRun:
             rows = [{"case": case, "psnr_db": 31.5, "ssim": 0.951} for case in self.cases]
             write_json(test / "reconstruction.json", rows)
         arms = [ref.arm]
-        if ref.arm == "control":
-            arms.append("control+largest-component")
+        if ref.arm in FILTERED:
+            arms.append(FILTERED[ref.arm])
         return [
             Entry.model_validate(
                 {

@@ -91,7 +91,7 @@ def test_network_that_rows_share_stands_once_in_the_main_table(study) -> None:
 
 
 def test_every_comparison_has_its_verdict_with_size_and_n(study, page) -> None:
-    assert len(study.summary.gains) == 2 * 2 * 8
+    assert len(study.summary.gains) == 3 * 2 * 8
     for gain in study.summary.gains:
         name = {"dice": "Mean Dice", "hd95_mm": "Mean HD95"}[gain.metric]
         digits = 3 if gain.metric == "dice" else 1
@@ -111,7 +111,9 @@ def test_better_and_worse_are_told_apart_and_counted(folder, tmp_path) -> None:
     page = changed(folder, tmp_path, change)
     assert "1 better than their control in Dice 7 without a difference shown 0 worse" in page.plain
     assert "HD95: worse" in page.plain
-    assert "Against control: better ." in page.plain
+    assert "Distilled against control: better ." in page.plain
+    fair = "Distilled, largest component against control, largest component: better ."
+    assert fair in page.plain
 
 
 def test_dice_stands_beside_hd95_parameters_macs_and_what_was_missed(study, page) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from medstill.config import EvaluationConfig
 from medstill.errors import DataError
-from medstill.evaluation.comparison import summarise
+from medstill.evaluation.comparison import FILTERED, summarise
 from medstill.evaluation.grid import Asked, GridEntry, GridSummary, compare_rows, summarise_grid
 
 QUICK = EvaluationConfig(resamples=199)
@@ -137,10 +137,16 @@ def test_a_patient_that_one_arm_cannot_score_is_named():
 
 
 def test_every_reference_that_exists_is_compared():
-    arms = ("control", "control+largest-component", "all-labels", "pseudo-labels", "distilled")
+    arms = ("control", *FILTERED.values(), "all-labels", "pseudo-labels", "distilled")
     found = summary(grid(dice, folds=FOLDS, arms=arms))
-    assert [g.control for g in found.gains if g.metric == "dice"] == list(arms[:-1])
-    assert found.comparisons == 8
+    assert [(g.arm, g.control) for g in found.gains if g.metric == "dice"] == [
+        ("distilled", "control"),
+        ("distilled", "control+largest-component"),
+        ("distilled+largest-component", "control+largest-component"),
+        ("distilled", "all-labels"),
+        ("distilled", "pseudo-labels"),
+    ]
+    assert found.comparisons == 10
     # A reference more asks another question: it leaves the answer to the first as it is.
     assert [(g.family, g.p_holm) for g in found.gains] == [
         (1, g.comparison.p_value) for g in found.gains

@@ -12,6 +12,7 @@ from medstill.config import Study
 from medstill.errors import RunError
 from medstill.evaluation.archive import facts_of, load_run, load_runs
 from medstill.evaluation.collecting import collect, read_run
+from medstill.evaluation.comparison import FILTERED
 from medstill.evaluation.grid import summarise_grid
 from medstill.evaluation.scores import save_scores
 from medstill.refs import TEACHER, student_refs
@@ -74,7 +75,7 @@ def write_network(folder, ref, fold, loss, *, parameters):
     write_json(place / "test" / "stage.json", {"finished": True, "hash": "", "result": {}})
     scores = entry(ref.student, ref.arm, ref.seed, {p: dice(p, ref, loss) for p in FOLDS[fold]})
     save_scores(scores.scores, place / "test" / "scores.json")
-    if ref.arm == "control":
+    if ref.arm in FILTERED:
         save_scores(scores.scores, place / "test" / "scores-largest-component.json")
 
 
@@ -113,6 +114,7 @@ def test_a_kept_run_gives_the_scores_of_its_folder(out):
         ("compact", "control"),
         ("compact", "control+largest-component"),
         ("compact", "distilled"),
+        ("compact", "distilled+largest-component"),
     ]
     distilled = kept.entries()[3]
     assert (distilled.point, distilled.values) == ("fold-0_loss-kl", {"fold": "0", "loss": "kl"})
@@ -122,10 +124,19 @@ def test_a_kept_run_gives_the_scores_of_its_folder(out):
         "c": pytest.approx(0.62),
     }
     assert distilled.entry.scores.count("empty", "left kidney") == 1
-    assert [e.entry.collapsed for e in kept.entries()] == [(), ("spleen",), ("spleen",), ()]
+    assert [e.entry.collapsed for e in kept.entries()] == [(), ("spleen",), ("spleen",), (), ()]
     assert kept.patients == {"train": 2, "student": 1, "validation": 1, "test": 3}
     assert [v.dice for v in kept.validations()] == pytest.approx([0.89, 0.89, 0.91])
     assert {n.minutes for n in kept.networks} == {1.0}
+
+
+def test_a_run_whose_distilled_student_was_never_filtered_is_kept_without_that_arm(out):
+    place = out / "runs" / "fold-0_loss-kl"
+    for file in place.glob("students/*/distilled/*/test/scores-largest-component.json"):
+        file.unlink()
+    kept = read_run(place, "fold-0_loss-kl", {"fold": "0", "loss": "kl"}, "abc1234")
+    arms = [e.entry.arm for e in kept.entries()]
+    assert arms == ["teacher", "control", "control+largest-component", "distilled"]
 
 
 def test_a_kept_run_survives_the_disk_in_few_lines(out, tmp_path):
@@ -136,7 +147,7 @@ def test_a_kept_run_survives_the_disk_in_few_lines(out, tmp_path):
     assert load_run(path) == fresh
     text = path.read_text(encoding="utf-8")
     assert '["a", "a", ["scored", 0.912346,' in text
-    assert len([line for line in text.splitlines() if '["scored", ' in line]) == 4 * 3
+    assert len([line for line in text.splitlines() if '["scored", ' in line]) == 5 * 3
     path.write_text("[]")
     with pytest.raises(RunError, match="does not hold a kept run"):
         load_run(path)

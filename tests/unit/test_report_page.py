@@ -46,8 +46,8 @@ def test_verdict_counts_and_intervals_are_printed(finished_run, page) -> None:
     assert f"changed the mean Dice by +{gain.comparison.difference.mean:.3f} (95 %" in page.plain
     assert "; 4 patients, 2 seeds): no difference shown" in page.plain
     assert "conditional on one teacher" in page.plain
-    # Four patients and four comparisons: the least possible p is 4 / 2^3.
-    assert "no adjusted p can be below 0.500" in page.plain
+    # Four patients and six comparisons: the least possible p is 6 / 2^3.
+    assert "no adjusted p can be below 0.750" in page.plain
     control = summary.model("compact", "control")
     assert f"{control.intervals['hd95_mm'].mean:.1f}" in page.plain
     assert f"{control.counts['missed']} of 16 structures missed" in page.plain
@@ -88,7 +88,7 @@ def test_references_are_beside_the_arms_by_readable_names(fake_run, page) -> Non
     found = Page(render(run))
     for name in ("plain, all the teacher's labels", "plain, the teacher's answers as labels"):
         assert f"Against {name} : The distilled" in found.plain.replace(":", " :")
-        assert f"compact against {name} Dice" in found.plain
+        assert f"compact distilled against {name} Dice" in found.plain
         assert name not in page.plain
     gain = next(g for g in run.summary.gains if g.control == "all-labels" and g.metric == "dice")
     number = wording.fixed(gain.comparison.difference.mean, signed=True)

@@ -8,7 +8,13 @@ import SimpleITK as sitk
 from medstill import evaluation
 from medstill.config import EvaluationConfig
 from medstill.errors import DataError, GeometryError, LabelError, RunError, UnknownNameError
-from medstill.evaluation.comparison import Entry, load_summary, save_summary, summarise
+from medstill.evaluation.comparison import (
+    FILTERED,
+    Entry,
+    load_summary,
+    save_summary,
+    summarise,
+)
 from medstill.evaluation.folders import score_folders
 from medstill.evaluation.scores import (
     METRICS,
@@ -285,6 +291,8 @@ def study(gain=0.2, n=8):
         entry("control+largest-component", 1, 0.1),
         entry("distilled", 0, gain + 0.01),
         entry("distilled", 1, gain + 0.09),
+        entry("distilled+largest-component", 0, gain + 0.01),
+        entry("distilled+largest-component", 1, gain + 0.09),
     ]
 
 
@@ -323,27 +331,40 @@ def test_every_public_name_is_there():
 def test_a_gain_of_every_patient_is_shown_after_holm():
     _, entries = study(gain=0.2)
     summary = summarise(entries, QUICK)
-    assert summary.comparisons == len(summary.gains) == 4
-    found = {(g.control, g.metric): g for g in summary.gains}
+    assert summary.comparisons == len(summary.gains) == 6
+    found = {(g.control, g.metric): g for g in summary.gains if g.arm == "distilled"}
     dice, hd95 = found["control", "dice"], found["control", "hd95_mm"]
     assert dice.comparison.difference.mean == pytest.approx(0.2)
     assert hd95.comparison.difference.mean == pytest.approx(-20)
     assert (dice.comparison.higher, hd95.comparison.lower) == (8, 8)
     assert (dice.verdict, hd95.verdict) == ("better", "better")
-    assert dice.p_holm == pytest.approx(4 * dice.comparison.p_value)
+    assert dice.p_holm == pytest.approx(6 * dice.comparison.p_value)
+
+
+def test_filtered_students_are_compared_with_filtered_controls_alone():
+    entries = [e for e in study(gain=0.2)[1] if e.arm != "distilled+largest-component"]
+    better = [e.model_copy(update={"arm": FILTERED["distilled"]}) for e in study(gain=0.3)[1][5:7]]
+    gains = [g for g in summarise([*entries, *better], QUICK).gains if g.arm != "distilled"]
+    assert [(g.arm, g.control, g.metric) for g in gains] == [
+        (FILTERED["distilled"], FILTERED["control"], "dice"),
+        (FILTERED["distilled"], FILTERED["control"], "hd95_mm"),
+    ]
+    assert gains[0].comparison.difference.mean == pytest.approx(0.3)
 
 
 def test_references_are_compared_with_the_distilled_student_too():
     _, entries = study(gain=0.2)
     for arm in ("all-labels", "pseudo-labels"):
         entries += [e.model_copy(update={"arm": arm}) for e in entries[5:7]]
-    gains = {(g.control, g.metric): g for g in summarise(entries, QUICK).gains}
+    summary = summarise(entries, QUICK)
+    assert summary.comparisons == 10
+    gains = {(g.control, g.metric): g for g in summary.gains if g.arm == "distilled"}
     assert len(gains) == 8
     for arm in ("all-labels", "pseudo-labels"):
         assert gains[arm, "dice"].comparison.difference.mean == 0
         assert gains[arm, "dice"].verdict == "no difference shown"
     assert gains["control", "dice"].p_holm == pytest.approx(
-        8 * gains["control", "dice"].comparison.p_value
+        10 * gains["control", "dice"].comparison.p_value
     )
 
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from medstill import cli
 from medstill.errors import DataError, RunError
+from medstill.evaluation.comparison import FILTERED
 from medstill.evaluation.selection import load_selection
 from medstill.links import follow
 from medstill.refs import ModelRef
@@ -53,7 +54,7 @@ def test_the_choice_is_judged_by_the_test_patients_of_each_fold(out):
     summary = judge(out, choose(out))
     (row,) = summary.rows
     models = {model.arm: model for model in row.models}
-    assert set(models) == {"control", "control+largest-component", "distilled"}
+    assert set(models) == {"control", "distilled", *FILTERED.values()}
     expected = {}
     for name in ("fold-0_loss-none", "fold-1_loss-kl"):
         comparison = json.loads((run_folder(out, name) / "comparison.json").read_text())

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from grids import run_all, tiny_grid
 from medstill import cli, pipeline, scoring, stages
 from medstill.errors import RunError
+from medstill.evaluation.comparison import FILTERED
 from medstill.refs import TEACHER, ModelRef
 from medstill.study.cleaning import clean, leftovers
 from medstill.study.folder import Failure, add_failure, run_folder
@@ -35,7 +36,7 @@ def test_the_table_holds_every_row_with_the_patients_of_both_folds(out):
     assert set(content["facts"]) == {"unet-t1", "unet-s1"}
     for row in summary.rows:
         arms = {model.arm: model for model in row.models}
-        assert set(arms) == {"teacher", "control", "control+largest-component", "distilled"}
+        assert set(arms) == {"teacher", "control", "distilled", *FILTERED.values()}
         assert {model.n_patients for model in arms.values()} == {6}
     text = (out / "table.md").read_text(encoding="utf-8")
     assert text.startswith("# tiny-grid\n\n")
@@ -64,7 +65,8 @@ def test_a_pooled_value_is_that_of_the_runs(out):
     for fold in (0, 1):
         run = run_folder(out, f"fold-{fold}_loss-none")
         opened = stages.open_prepared(run)
-        (entry,) = scoring.entries(opened, DISTILLED)
+        (entry, filtered) = scoring.entries(opened, DISTILLED)
+        assert (entry.arm, filtered.arm) == ("distilled", FILTERED["distilled"])
         expected |= entry.scores.per_patient_mean("dice")
     assert distilled.patients["dice"] == expected
     assert len(expected) == 6

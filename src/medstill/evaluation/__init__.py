@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from medstill.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from medstill.evaluation.comparison import Entry, Summary, summarise
+    from medstill.evaluation.comparison import FILTERED, Entry, Summary, summarise
     from medstill.evaluation.folders import score_folders
     from medstill.evaluation.grid import compare_rows, summarise_grid
     from medstill.evaluation.gridrecords import GridEntry, GridGain, GridRow, GridSummary, Level
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from medstill.evaluation.statistics import bootstrap_interval
 
 __all__ = [
+    "FILTERED",
     "Beside",
     "CaseScore",
     "Entry",
@@ -66,7 +67,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "comparison": ("Entry", "Summary", "summarise"),
+    "comparison": ("FILTERED", "Entry", "Summary", "summarise"),
     "folders": ("score_folders",),
     "grid": ("compare_rows", "summarise_grid"),
     "gridrecords": ("GridEntry", "GridGain", "GridRow", "GridSummary", "Level"),

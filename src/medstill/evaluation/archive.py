@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from medstill.config import EvaluationConfig, Record, content_hash
 from medstill.errors import RunError
-from medstill.evaluation.comparison import Arm, Entry
+from medstill.evaluation.comparison import FILTERED, Arm, Entry
 from medstill.evaluation.gridrecords import GridEntry
 from medstill.evaluation.pooling import place_of
 from medstill.evaluation.scores import METRICS, CaseScore, ModelScores
@@ -85,7 +85,7 @@ class Kept(Record):
 
 
 class KeptScores(Record):
-    """The test scores of one network, and of the filtered control, as rows."""
+    """The test scores of one network, filtered or not, as rows."""
 
     student: str
     arm: Arm
@@ -115,7 +115,9 @@ class KeptRun(Record):
 
     def entries(self) -> tuple[GridEntry, ...]:
         """The networks for `summarise_grid`."""
-        died = {(n.student, n.arm, n.seed): n.collapsed for n in self.networks}
+        died: dict[tuple[str, str, int], tuple[str, ...]] = {
+            (n.student, n.arm, n.seed): n.collapsed for n in self.networks
+        }
         return tuple(
             GridEntry(
                 point=self.point,
@@ -253,9 +255,9 @@ def _case(row: Row, class_names: Sequence[str]) -> CaseScore:
     return CaseScore.model_validate({"case": case, "patient": patient, "classes": scores})
 
 
-def _trained(arm: Arm) -> Arm:
-    """The arm whose network it is: the filtered control is the control."""
-    return "control" if arm == "control+largest-component" else arm
+def _trained(arm: Arm) -> str:
+    """The arm whose networks it has."""
+    return next((own for own, filtered in FILTERED.items() if filtered == arm), arm)
 
 
 def _lines(node: Any, depth: int, indent: int = 0) -> str:

@@ -33,10 +33,27 @@ from medstill.evaluation.statistics import (
 from medstill.runs import read_json, write_json
 
 Arm = Literal[
-    "teacher", "control", "distilled", "control+largest-component", "all-labels", "pseudo-labels"
+    "teacher",
+    "control",
+    "distilled",
+    "control+largest-component",
+    "distilled+largest-component",
+    "all-labels",
+    "pseudo-labels",
 ]
-CONTROLS: tuple[Arm, ...] = ("control", "control+largest-component", "all-labels", "pseudo-labels")
-"""What the distilled arm is compared with, where it exists; `all-labels` saw more labels."""
+FILTERED: Mapping[str, Arm] = {
+    "control": "control+largest-component",
+    "distilled": "distilled+largest-component",
+}
+"""Arm -> the same networks with the largest component of each class alone kept."""
+COMPARED: tuple[tuple[Arm, Arm], ...] = (
+    ("distilled", "control"),
+    ("distilled", "control+largest-component"),
+    ("distilled+largest-component", "control+largest-component"),
+    ("distilled", "all-labels"),
+    ("distilled", "pseudo-labels"),
+)
+"""Arms of a student that are compared where it has both; `all-labels` saw more labels."""
 TESTED: tuple[Metric, ...] = ("dice", "hd95_mm")
 """Metrics whose gain is tested; every further test would cost power in Holm's adjustment."""
 
@@ -83,9 +100,10 @@ class ModelSummary(Record):
 
 
 class Gain(Record):
-    """What distillation changed against one control; differences are distilled minus control."""
+    """What distillation changed against one control; differences are `arm` minus `control`."""
 
     student: str
+    arm: Arm = "distilled"
     control: Arm
     metric: Metric
     higher_is_better: bool
@@ -118,8 +136,8 @@ def summarise(entries: Sequence[Entry], config: EvaluationConfig) -> Summary:
         config: Confidence, resamples and seed of the statistics.
 
     Returns:
-        Models in the order of their first entry; gains for every student with a distilled arm,
-        against each control that it has.
+        Models in the order of their first entry; gains for every pair of `COMPARED` that a
+        student has.
 
     Raises:
         DataError: No entries, one twice, or models scored on different cases, classes or
@@ -257,18 +275,19 @@ def _counts(group: Sequence[Entry], name: str | None = None) -> dict[State, int]
 def _gains(
     groups: dict[tuple[str, Arm], list[Entry]], config: EvaluationConfig
 ) -> tuple[Gain, ...]:
-    rows: list[tuple[str, Arm, Metric, Comparison, tuple[str, ...]]] = []
-    for student, arm in groups:
-        for control in CONTROLS:
-            if arm != "distilled" or (student, control) not in groups:
+    rows: list[tuple[str, Arm, Arm, Metric, Comparison, tuple[str, ...]]] = []
+    for student in dict.fromkeys(student for student, _ in groups):
+        for arm, control in COMPARED:
+            if (student, arm) not in groups or (student, control) not in groups:
                 continue
             for metric in TESTED:
                 pair = groups[student, arm], groups[student, control]
-                rows.append((student, control, metric, *_compare(*pair, metric, config)))
+                rows.append((student, arm, control, metric, *_compare(*pair, metric, config)))
     adjusted = holm([comparison.p_value for *_, comparison, _ in rows])
     return tuple(
         Gain(
             student=student,
+            arm=arm,
             control=control,
             metric=metric,
             higher_is_better=HIGHER_IS_BETTER[metric],
@@ -277,7 +296,9 @@ def _gains(
             verdict=verdict(comparison.difference, p, higher_is_better=HIGHER_IS_BETTER[metric]),
             unpaired=unpaired,
         )
-        for (student, control, metric, comparison, unpaired), p in zip(rows, adjusted, strict=True)
+        for (student, arm, control, metric, comparison, unpaired), p in zip(
+            rows, adjusted, strict=True
+        )
     )
 
 
@@ -287,13 +308,13 @@ def _compare(
     seeds = [tuple(sorted(entry.seed for entry in group)) for group in (treated, control)]
     if seeds[0] != seeds[1]:
         raise DataError(
-            f"'{treated[0].student}': the distilled arm has the seeds {list(seeds[0])}, but "
+            f"'{treated[0].student}': {treated[0].arm} has the seeds {list(seeds[0])}, but "
             f"{control[0].arm} has {list(seeds[1])}. Train both arms with the same seeds."
         )
     ours, theirs = patient_means(treated, metric), patient_means(control, metric)
     if not ours.keys() & theirs.keys():
         raise DataError(
-            f"'{treated[0].student}': no test patient has a score in both the distilled arm and "
+            f"'{treated[0].student}': no test patient has a score in both {treated[0].arm} and "
             f"{control[0].arm}. Do the true masks of the test patients hold any class?"
         )
     return compare_patients(ours, theirs, config)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from medstill.config import EvaluationConfig
 from medstill.evaluation.comparison import (
-    CONTROLS,
+    COMPARED,
     TESTED,
     Arm,
     compare_patients,
@@ -35,9 +35,9 @@ class Pair:
 
 
 def pairs_with_controls(row: Row, table: Table) -> Iterator[Pair]:
-    """The distilled arm of a row with every reference that the row has."""
-    for control in CONTROLS:
-        yield from _pair((row, "distilled"), (row, control), table)
+    """The pairs of `COMPARED` that a row has."""
+    for arm, control in COMPARED:
+        yield from _pair((row, arm), (row, control), table)
 
 
 def pairs_of_rows(

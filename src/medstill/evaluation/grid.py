@@ -12,7 +12,7 @@ from typing import get_args
 
 from medstill.config import EvaluationConfig
 from medstill.errors import DataError
-from medstill.evaluation.comparison import Arm, model_summary
+from medstill.evaluation.comparison import FILTERED, Arm, model_summary
 from medstill.evaluation.gains import Pair, gains_of, pairs_of_rows, pairs_with_controls
 from medstill.evaluation.gridrecords import GridEntry, GridGain, GridRow, GridSummary, Level
 from medstill.evaluation.pooling import Group, Row, Table, Unit, pool, tabulate
@@ -151,8 +151,8 @@ def _row(row: Row, arms: Mapping[Arm, Group], config: EvaluationConfig) -> GridR
             f"{arm}, {unit}: {', '.join(entry.collapsed)}"
             for arm in order
             for unit, entry in sorted(arms[arm].items())
-            # The filtered control is the control, which is named already.
-            if entry.collapsed and arm != "control+largest-component"
+            # A filtered arm has the networks of its arm, which are named already.
+            if entry.collapsed and arm not in FILTERED.values()
         ),
     )
 

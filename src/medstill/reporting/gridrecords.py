@@ -110,7 +110,9 @@ class GridSummary(Shown):
         found = (
             gain
             for gain in self.gains
-            if (gain.row, gain.metric, gain.control) == (row, metric, control) and gain.within_row
+            if (gain.row, gain.arm, gain.metric) == (row, "distilled", metric)
+            and gain.control == control
+            and gain.within_row
         )
         return next(found, None)
 

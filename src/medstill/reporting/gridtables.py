@@ -22,7 +22,8 @@ WORST = 12
 class Verdict:
     """What one comparison of two arms found, in words."""
 
-    against: str
+    compared: str
+    """The two arms."""
     verdict: str
     tone: str
     sentences: tuple[str, ...]
@@ -93,7 +94,7 @@ def _verdict(gains: Sequence[GridGain], names: dict[str, str]) -> Verdict:
     control = wording.arm_name(first.control)
     other = "" if first.within_row else f" of {names.get(first.control_row, first.control_row)}"
     return Verdict(
-        against=control + other,
+        compared=f"{wording.arm_name(first.arm).capitalize()} against {control}{other}",
         verdict=first.verdict,
         tone=TONES.get(first.verdict, "even"),
         sentences=tuple(wording.difference_text(gain) for gain in gains),

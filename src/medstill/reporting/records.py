@@ -61,9 +61,10 @@ class Comparison(Shown):
 
 
 class Gain(Shown):
-    """What distillation changed against one control."""
+    """What distillation changed against one control: `arm` minus `control`."""
 
     student: str
+    arm: str = "distilled"
     control: str
     metric: str
     comparison: Comparison

@@ -15,6 +15,7 @@ ARM_NAMES = {
     "control": "control",
     "distilled": "distilled",
     "control+largest-component": "control, largest component",
+    "distilled+largest-component": "distilled, largest component",
     "all-labels": "plain, all the teacher's labels",
     "pseudo-labels": "plain, the teacher's answers as labels",
 }
@@ -112,7 +113,12 @@ def change_text(gain: Gain, seeds: int) -> str:
     what = {"dice": "mean Dice", "hd95_mm": "mean HD95"}.get(metric, metric)
     unit = " mm" if metric.endswith("_mm") else ""
     interval = found.difference
-    who = "Distillation changed the" if gain.control == "control" else "The distilled student's"
+    filtered = ", largest component alone," if gain.arm == "distilled+largest-component" else ""
+    who = (
+        "Distillation changed the"
+        if gain.control == "control"
+        else f"The distilled student's{filtered}"
+    )
     verb = "by" if gain.control == "control" else "differs by"
     return (
         f"{who} {what} {verb} {fixed(interval.mean, metric, signed=True)}{unit} "
