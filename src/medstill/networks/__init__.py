@@ -22,6 +22,7 @@ from medstill.networks.table import (
     build,
     can_reconstruct,
     check_name,
+    design_of,
     known_names,
 )
 from medstill.networks.taps import Taps, layer_names, preset_layer, tap_channels
@@ -42,6 +43,7 @@ __all__ = [
     "check_name",
     "check_size",
     "describe",
+    "design_of",
     "head_bias",
     "known_names",
     "layer_names",

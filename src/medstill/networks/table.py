@@ -36,6 +36,8 @@ class Entry:
     """Whether it is listed with its second decoder, as a teacher."""
     head: str = "segmentation.head"
     """The layer that gives the logits; its bias has one entry for each of their channels."""
+    design: int = 1
+    """Raised whenever the layers change: trainings of an older design are then not taken for it."""
 
 
 # In the U-Nets E is what the second pooling gives: in the students, which have two poolings, the
@@ -103,6 +105,11 @@ def check_name(name: str) -> None:
     """
     if name not in NETWORKS:
         foreign.find(name, ours=known_names())
+
+
+def design_of(name: str) -> int:
+    """The number of a network's design; MONAI's networks are as old as their installation."""
+    return NETWORKS[name].design if name in NETWORKS else 1
 
 
 def can_reconstruct(name: str) -> bool:

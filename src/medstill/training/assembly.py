@@ -12,7 +12,7 @@ from torch import nn
 
 from medstill.config import NetworkConfig, StudentConfig, Study, content_hash, deciding
 from medstill.losses import Objective
-from medstill.networks import Ensemble, build, without_reconstruction
+from medstill.networks import Ensemble, build, design_of, without_reconstruction
 from medstill.networks.taps import tap_channels
 from medstill.refs import GUIDED, ModelRef
 from medstill.training import checkpoint
@@ -139,6 +139,7 @@ def teacher_key(study: Study, prepared_hash: str, split: Split) -> dict[str, obj
         "prepared": prepared_hash,
         "cases": content_hash([split.train, split.validation]),
     }
+    key |= _design(study.teacher.network)
     if study.teacher.folds:
         parts = teacher_splits(split, study.teacher.folds, study.split.seed)
         key["parts"] = content_hash([part.train for part in parts])
@@ -157,6 +158,7 @@ def student_key(study: Study, ref: ModelRef, prepared_hash: str, split: Split) -
         "prepared": prepared_hash,
         "cases": content_hash([labelled_cases(split, ref), split.validation]),
     }
+    key |= _design(student)
     if ref.arm == "distilled":
         key["distillation"] = deciding(distillation)
     else:
@@ -168,6 +170,12 @@ def student_key(study: Study, ref: ModelRef, prepared_hash: str, split: Split) -
     if ref.arm in GUIDED:
         key["teacher"] = teacher_key(study, prepared_hash, split)
     return key
+
+
+def _design(config: NetworkConfig) -> dict[str, int]:
+    """What a key says of a network's layers: the first designs say nothing, as keys always did."""
+    number = design_of(config.name)
+    return {} if number == 1 else {"design": number}
 
 
 def labelled_cases(split: Split, ref: ModelRef) -> tuple[str, ...]:
