@@ -176,14 +176,12 @@ def paint_gallery(run: Opened, data: Path) -> None:
 
 def scoring_key(run: Opened, ref: ModelRef) -> dict[str, Any]:
     """All that decides the test scores of one network of a run."""
-    key = {
+    return {
         "stage": "scores",
         "training": content_hash(training_key(run, ref)),
         "test": list(run.split.test),
         "evaluation": deciding(run.study.evaluation),
     }
-    # Controls were filtered from the first version on: their key is what it was.
-    return key | {"largest_component": True} if ref.arm == "distilled" else key
 
 
 def results(out: Path) -> tuple[evaluation.Summary, dict[str, Any]]:
