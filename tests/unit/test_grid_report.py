@@ -112,7 +112,7 @@ def test_better_and_worse_are_told_apart_and_counted(folder, tmp_path) -> None:
     assert "1 better than their control in Dice 7 without a difference shown 0 worse" in page.plain
     assert "HD95: worse" in page.plain
     assert "Distilled against control: better ." in page.plain
-    fair = "Distilled, largest component against control, largest component: better ."
+    fair = "Distilled (largest component) against control (largest component): better ."
     assert fair in page.plain
 
 

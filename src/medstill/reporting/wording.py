@@ -14,8 +14,8 @@ ARM_NAMES = {
     "teacher": "teacher",
     "control": "control",
     "distilled": "distilled",
-    "control+largest-component": "control, largest component",
-    "distilled+largest-component": "distilled, largest component",
+    "control+largest-component": "control (largest component)",
+    "distilled+largest-component": "distilled (largest component)",
     "all-labels": "plain, all the teacher's labels",
     "pseudo-labels": "plain, the teacher's answers as labels",
 }
@@ -113,7 +113,7 @@ def change_text(gain: Gain, seeds: int) -> str:
     what = {"dice": "mean Dice", "hd95_mm": "mean HD95"}.get(metric, metric)
     unit = " mm" if metric.endswith("_mm") else ""
     interval = found.difference
-    filtered = ", largest component alone," if gain.arm == "distilled+largest-component" else ""
+    filtered = " (largest component)" if gain.arm == "distilled+largest-component" else ""
     who = (
         "Distillation changed the"
         if gain.control == "control"
