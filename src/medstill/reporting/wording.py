@@ -113,12 +113,8 @@ def change_text(gain: Gain, seeds: int) -> str:
     what = {"dice": "mean Dice", "hd95_mm": "mean HD95"}.get(metric, metric)
     unit = " mm" if metric.endswith("_mm") else ""
     interval = found.difference
-    filtered = " (largest component)" if gain.arm == "distilled+largest-component" else ""
-    who = (
-        "Distillation changed the"
-        if gain.control == "control"
-        else f"The distilled student's{filtered}"
-    )
+    ours = "distilled" if gain.arm == "distilled" else "filtered distilled"
+    who = "Distillation changed the" if gain.control == "control" else f"The {ours} student's"
     verb = "by" if gain.control == "control" else "differs by"
     return (
         f"{who} {what} {verb} {fixed(interval.mean, metric, signed=True)}{unit} "
