@@ -12,11 +12,8 @@ import SimpleITK as sitk
 import medstill
 from medstill import deploy, handover, pipeline, scoring, stages, training
 from medstill.errors import RunError, SplitError, UnknownNameError
-from medstill.evaluation.comparison import FILTERED
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.studyfile import parse_study
-from medstill.volumes.components import largest_components
-from medstill.volumes.geometry import array_CZYX
 from medstill.volumes.io import read_image, read_label
 
 COMPACT = {
@@ -89,22 +86,6 @@ def test_a_run_leaves_scores_a_comparison_models_and_a_page(finished):
         assert [case["case"] for case in scores["cases"]] == list(split.test)
     quality = json.loads((finished.out / "teacher" / "test" / "reconstruction.json").read_text())
     assert [row["case"] for row in quality] == list(split.test)
-
-
-def test_filtered_scores_are_those_of_the_largest_components_of_the_masks(finished):
-    for ref in student_refs(finished.study):
-        test = ref.folder(finished.out) / "test"
-        path = test / "scores-largest-component.json"
-        assert path.exists() == (ref.arm in FILTERED)
-        if not path.exists():
-            continue
-        for row in json.loads(path.read_text())["cases"]:
-            mask = read_label(test / "predictions" / f"{row['case']}.nii.gz")
-            voxels = np.bincount(largest_components(array_CZYX(mask)[0]).ravel(), minlength=9)
-            ml = np.prod(mask.GetSpacing()) / 1000
-            found = [one["predicted_ml"] for one in row["classes"]]
-            expected = [voxels[value] * ml for value in range(1, len(found) + 1)]
-            np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_masks_have_the_geometry_of_their_scans(finished):

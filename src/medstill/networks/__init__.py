@@ -22,7 +22,7 @@ from medstill.networks.table import (
     build,
     can_reconstruct,
     check_name,
-    design_of,
+    design_key,
     known_names,
 )
 from medstill.networks.taps import Taps, layer_names, preset_layer, tap_channels
@@ -43,7 +43,7 @@ __all__ = [
     "check_name",
     "check_size",
     "describe",
-    "design_of",
+    "design_key",
     "head_bias",
     "known_names",
     "layer_names",

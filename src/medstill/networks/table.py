@@ -107,9 +107,13 @@ def check_name(name: str) -> None:
         foreign.find(name, ours=known_names())
 
 
-def design_of(name: str) -> int:
-    """The number of a network's design; MONAI's networks are as old as their installation."""
-    return NETWORKS[name].design if name in NETWORKS else 1
+def design_key(name: str) -> dict[str, int]:
+    """What a training's key says of a network's layers.
+
+    First designs say nothing, as keys always did, and neither do MONAI's networks.
+    """
+    number = NETWORKS[name].design if name in NETWORKS else 1
+    return {} if number == 1 else {"design": number}
 
 
 def can_reconstruct(name: str) -> bool:

@@ -12,13 +12,12 @@ from torch import nn
 
 from medstill.config import NetworkConfig, StudentConfig, Study, content_hash, deciding
 from medstill.losses import Objective
-from medstill.networks import Ensemble, build, design_of, without_reconstruction
+from medstill.networks import Ensemble, build, design_key, without_reconstruction
 from medstill.networks.taps import tap_channels
 from medstill.refs import GUIDED, ModelRef
 from medstill.training import checkpoint
 from medstill.training.boundary import FitPlan, FitResult
 from medstill.training.cachefill import filled_cache
-from medstill.training.checkpoint import BEST, weights_hash
 from medstill.training.data import SampleSource
 from medstill.training.fit import fit
 from medstill.training.frozen import FrozenTeacher, KeptTeacher
@@ -126,7 +125,7 @@ def load_weights(network: nn.Module, folder: Path) -> nn.Module:
     Raises:
         RunError: The checkpoint is missing or damaged.
     """
-    network.load_state_dict(checkpoint.load(folder / BEST)["network"])
+    network.load_state_dict(checkpoint.load(folder / checkpoint.BEST)["network"])
     return network.eval()
 
 
@@ -139,11 +138,10 @@ def teacher_key(study: Study, prepared_hash: str, split: Split) -> dict[str, obj
         "prepared": prepared_hash,
         "cases": content_hash([split.train, split.validation]),
     }
-    key |= _design(study.teacher.network)
     if study.teacher.folds:
         parts = teacher_splits(split, study.teacher.folds, study.split.seed)
         key["parts"] = content_hash([part.train for part in parts])
-    return key
+    return key | design_key(study.teacher.network.name)
 
 
 def student_key(study: Study, ref: ModelRef, prepared_hash: str, split: Split) -> dict[str, object]:
@@ -158,7 +156,6 @@ def student_key(study: Study, ref: ModelRef, prepared_hash: str, split: Split) -
         "prepared": prepared_hash,
         "cases": content_hash([labelled_cases(split, ref), split.validation]),
     }
-    key |= _design(student)
     if ref.arm == "distilled":
         key["distillation"] = deciding(distillation)
     else:
@@ -169,13 +166,7 @@ def student_key(study: Study, ref: ModelRef, prepared_hash: str, split: Split) -
         key["prior"] = content_hash(split.student)
     if ref.arm in GUIDED:
         key["teacher"] = teacher_key(study, prepared_hash, split)
-    return key
-
-
-def _design(config: NetworkConfig) -> dict[str, int]:
-    """What a key says of a network's layers: the first designs say nothing, as keys always did."""
-    number = design_of(config.name)
-    return {} if number == 1 else {"design": number}
+    return key | design_key(student.name)
 
 
 def labelled_cases(split: Split, ref: ModelRef) -> tuple[str, ...]:
@@ -191,7 +182,7 @@ def train_student(
     key: Mapping[str, object],
 ) -> FitResult:
     """Train a student: one recipe for every arm; those in `GUIDED` with a teacher, else None."""
-    guide = weights_hash(teacher) if teacher else None
+    guide = checkpoint.weights_hash(teacher) if teacher else None
     study, split = material.study, material.split
     task = student_task(study, material.preparation, ref, teacher)
     start_from_frequencies(task.network, study.training, material.prepared, split.student)

@@ -1,0 +1,38 @@
+"""Scores of the largest components, beside those of the whole masks."""
+
+import json
+
+import numpy as np
+import pytest
+
+from medstill import stages
+from medstill.evaluation.comparison import FILTERED
+from medstill.refs import TEACHER, ModelRef
+from medstill.study.folder import run_folder
+from medstill.volumes.components import largest_components
+from medstill.volumes.geometry import array_CZYX
+from medstill.volumes.io import read_label
+
+FILE = "scores-largest-component.json"
+
+
+@pytest.fixture(scope="module")
+def run(finished_grid):
+    return run_folder(finished_grid[0], "fold-0_loss-kl")
+
+
+@pytest.mark.parametrize("arm", FILTERED)
+def test_filtered_scores_are_those_of_the_largest_components_of_the_masks(run, arm):
+    test = ModelRef(arm, "unet-s1").folder(run) / "test"
+    rows = json.loads((test / FILE).read_text())["cases"]
+    assert [row["case"] for row in rows] == list(stages.open_prepared(run).split.test)
+    for row in rows:
+        mask = read_label(test / "predictions" / f"{row['case']}.nii.gz")
+        voxels = np.bincount(largest_components(array_CZYX(mask)[0]).ravel(), minlength=9)
+        ml = voxels * np.prod(mask.GetSpacing()) / 1000
+        found = [one["predicted_ml"] for one in row["classes"]]
+        np.testing.assert_allclose(found, ml[1 : len(found) + 1], rtol=1e-4)
+
+
+def test_a_teacher_is_not_filtered(run):
+    assert not (TEACHER.folder(run) / "test" / FILE).exists()
