@@ -12,7 +12,7 @@ from fake_run import FakeRun
 from grid_scores import entry
 
 from medstill.config import EvaluationConfig
-from medstill.evaluation.comparison import FILTERED
+from medstill.evaluation.arms import FILTERED
 from medstill.evaluation.grid import GridEntry, summarise_grid
 from medstill.runs import write_json
 

@@ -15,7 +15,8 @@ from medstill.config import (
     StudentConfig,
     Study,
 )
-from medstill.evaluation.comparison import FILTERED, Entry, summarise
+from medstill.evaluation.arms import FILTERED
+from medstill.evaluation.comparison import Entry, summarise
 from medstill.evaluation.scores import CaseScore, ModelScores, save_scores, score_case
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.runs import open_run, write_json

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medstill import stages
-from medstill.evaluation.comparison import FILTERED
+from medstill.evaluation.arms import FILTERED
 from medstill.refs import TEACHER, ModelRef
 from medstill.study.folder import run_folder
 from medstill.volumes.components import largest_components

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from medstill.config import EvaluationConfig
 from medstill.errors import DataError
-from medstill.evaluation.comparison import FILTERED, summarise
+from medstill.evaluation.arms import FILTERED
+from medstill.evaluation.comparison import summarise
 from medstill.evaluation.grid import Asked, GridEntry, GridSummary, compare_rows, summarise_grid
 
 QUICK = EvaluationConfig(resamples=199)

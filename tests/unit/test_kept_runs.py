@@ -11,8 +11,8 @@ from grid_scores import entry
 from medstill.config import Study
 from medstill.errors import RunError
 from medstill.evaluation.archive import facts_of, load_run, load_runs
+from medstill.evaluation.arms import FILTERED
 from medstill.evaluation.collecting import collect, read_run
-from medstill.evaluation.comparison import FILTERED
 from medstill.evaluation.grid import summarise_grid
 from medstill.evaluation.scores import save_scores
 from medstill.refs import TEACHER, student_refs

@@ -8,13 +8,8 @@ import SimpleITK as sitk
 from medstill import evaluation
 from medstill.config import EvaluationConfig
 from medstill.errors import DataError, GeometryError, LabelError, RunError, UnknownNameError
-from medstill.evaluation.comparison import (
-    FILTERED,
-    Entry,
-    load_summary,
-    save_summary,
-    summarise,
-)
+from medstill.evaluation.arms import FILTERED
+from medstill.evaluation.comparison import Entry, load_summary, save_summary, summarise
 from medstill.evaluation.folders import score_folders
 from medstill.evaluation.scores import (
     METRICS,

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from medstill import cli
 from medstill.errors import DataError, RunError
-from medstill.evaluation.comparison import FILTERED
+from medstill.evaluation.arms import FILTERED
 from medstill.evaluation.selection import load_selection
 from medstill.links import follow
 from medstill.refs import ModelRef

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from grids import run_all, tiny_grid
 from medstill import cli, pipeline, scoring, stages
 from medstill.errors import RunError
-from medstill.evaluation.comparison import FILTERED
+from medstill.evaluation.arms import FILTERED
 from medstill.refs import TEACHER, ModelRef
 from medstill.study.cleaning import clean, leftovers
 from medstill.study.folder import Failure, add_failure, run_folder

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from medstill.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from medstill.evaluation.comparison import FILTERED, Entry, Summary, summarise
+    from medstill.evaluation.arms import FILTERED
+    from medstill.evaluation.comparison import Entry, Summary, summarise
     from medstill.evaluation.folders import score_folders
     from medstill.evaluation.grid import compare_rows, summarise_grid
     from medstill.evaluation.gridrecords import GridEntry, GridGain, GridRow, GridSummary, Level
@@ -67,7 +68,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "comparison": ("FILTERED", "Entry", "Summary", "summarise"),
+    "arms": ("FILTERED",),
+    "comparison": ("Entry", "Summary", "summarise"),
     "folders": ("score_folders",),
     "grid": ("compare_rows", "summarise_grid"),
     "gridrecords": ("GridEntry", "GridGain", "GridRow", "GridSummary", "Level"),

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from medstill.config import EvaluationConfig, Record, content_hash
 from medstill.errors import RunError
-from medstill.evaluation.comparison import FILTERED, Arm, Entry
+from medstill.evaluation.arms import FILTERED, Arm
+from medstill.evaluation.comparison import Entry
 from medstill.evaluation.gridrecords import GridEntry
 from medstill.evaluation.pooling import place_of
 from medstill.evaluation.scores import METRICS, CaseScore, ModelScores

@@ -18,7 +18,7 @@ from medstill.evaluation.archive import (
     save_grid,
     save_run,
 )
-from medstill.evaluation.comparison import FILTERED
+from medstill.evaluation.arms import FILTERED
 from medstill.evaluation.scores import ClassScore, ModelScores, load_scores
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.runs import STAGE_FILE, read_json, read_study

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from medstill.config import EvaluationConfig, Record
 from medstill.errors import DataError, RunError
+from medstill.evaluation.arms import COMPARED, TESTED, Arm
 from medstill.evaluation.scores import (
     HIGHER_IS_BETTER,
     METRICS,
@@ -31,31 +32,6 @@ from medstill.evaluation.statistics import (
     verdict,
 )
 from medstill.runs import read_json, write_json
-
-Arm = Literal[
-    "teacher",
-    "control",
-    "distilled",
-    "control+largest-component",
-    "distilled+largest-component",
-    "all-labels",
-    "pseudo-labels",
-]
-FILTERED: Mapping[str, Arm] = {
-    "control": "control+largest-component",
-    "distilled": "distilled+largest-component",
-}
-"""Arm -> the same networks with the largest component of each class alone kept."""
-COMPARED: tuple[tuple[Arm, Arm], ...] = (
-    ("distilled", "control"),
-    ("distilled", "control+largest-component"),
-    ("distilled+largest-component", "control+largest-component"),
-    ("distilled", "all-labels"),
-    ("distilled", "pseudo-labels"),
-)
-"""Arms of a student that are compared where it has both; `all-labels` saw more labels."""
-TESTED: tuple[Metric, ...] = ("dice", "hd95_mm")
-"""Metrics whose gain is tested; every further test would cost power in Holm's adjustment."""
 
 
 class Entry(Record):

@@ -7,13 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from medstill.config import EvaluationConfig
-from medstill.evaluation.comparison import (
-    COMPARED,
-    TESTED,
-    Arm,
-    compare_patients,
-    patient_means,
-)
+from medstill.evaluation.arms import COMPARED, TESTED, Arm
+from medstill.evaluation.comparison import compare_patients, patient_means
 from medstill.evaluation.gridrecords import GridGain, Level
 from medstill.evaluation.pooling import Group, Row, Table, levels, matched, pool, select
 from medstill.evaluation.scores import HIGHER_IS_BETTER, Metric

@@ -12,7 +12,8 @@ from typing import get_args
 
 from medstill.config import EvaluationConfig
 from medstill.errors import DataError
-from medstill.evaluation.comparison import FILTERED, Arm, model_summary
+from medstill.evaluation.arms import FILTERED, Arm
+from medstill.evaluation.comparison import model_summary
 from medstill.evaluation.gains import Pair, gains_of, pairs_of_rows, pairs_with_controls
 from medstill.evaluation.gridrecords import GridEntry, GridGain, GridRow, GridSummary, Level
 from medstill.evaluation.pooling import Group, Row, Table, Unit, pool, tabulate

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from medstill.config import Record
-from medstill.evaluation.comparison import Arm, Entry, ModelSummary
+from medstill.evaluation.arms import Arm
+from medstill.evaluation.comparison import Entry, ModelSummary
 from medstill.evaluation.scores import Metric
 from medstill.evaluation.spread import Source
 from medstill.evaluation.statistics import Comparison, Verdict

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medstill.errors import DataError
-from medstill.evaluation.comparison import Arm, Entry
+from medstill.evaluation.arms import Arm
+from medstill.evaluation.comparison import Entry
 from medstill.evaluation.scores import ModelScores
 
 SEED = "seed"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from medstill.config import Record
 from medstill.errors import DataError, RunError
-from medstill.evaluation.comparison import Arm
+from medstill.evaluation.arms import Arm
 from medstill.evaluation.gridrecords import GridEntry
 from medstill.evaluation.pooling import Row, Unit, place_of
 from medstill.evaluation.tabletext import NOTHING, table_text

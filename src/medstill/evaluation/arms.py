@@ -1,0 +1,33 @@
+"""The arms of a student, and which of them are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from medstill.evaluation.scores import Metric
+
+Arm = Literal[
+    "teacher",
+    "control",
+    "distilled",
+    "control+largest-component",
+    "distilled+largest-component",
+    "all-labels",
+    "pseudo-labels",
+]
+FILTERED: Mapping[str, Arm] = {
+    "control": "control+largest-component",
+    "distilled": "distilled+largest-component",
+}
+"""Arm -> the same networks with the largest component of each class alone kept."""
+COMPARED: tuple[tuple[Arm, Arm], ...] = (
+    ("distilled", "control"),
+    ("distilled", "control+largest-component"),
+    ("distilled+largest-component", "control+largest-component"),
+    ("distilled", "all-labels"),
+    ("distilled", "pseudo-labels"),
+)
+"""Arms of a student that are compared where it has both; `all-labels` saw more labels."""
+TESTED: tuple[Metric, ...] = ("dice", "hd95_mm")
+"""Metrics whose gain is tested; every further test would cost power in Holm's adjustment."""
