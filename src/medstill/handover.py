@@ -18,7 +18,7 @@ from medstill.errors import ConfigError, ModelFileError, unknown_name
 from medstill.patches.grid import iterate_batches
 from medstill.refs import GUIDED, TEACHER, ModelRef, student_arms, student_refs
 from medstill.runs import cores
-from medstill.scoring import SCORES_FILE, TEST
+from medstill.scoring import TEST
 from medstill.stages import (
     Opened,
     load_network,
@@ -140,7 +140,7 @@ def contract_of(run: Opened, ref: ModelRef) -> deploy.Contract:
 
 
 def _contract_scores(run: Opened, ref: ModelRef) -> deploy.Scores | None:
-    path = ref.folder(run.out) / TEST / SCORES_FILE
+    path = ref.folder(run.out) / TEST / evaluation.SCORES_FILE
     if not path.exists():
         return None
     scores = evaluation.load_scores(path)

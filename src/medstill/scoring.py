@@ -30,8 +30,6 @@ from medstill.volumes.pictures import picture_of
 from medstill.volumes.records import Case
 
 TEST = "test"
-SCORES_FILE = "scores.json"
-FILTERED_SCORES_FILE = "scores-largest-component.json"
 RECONSTRUCTION_FILE = "reconstruction.json"
 COMPARISON_FILE = "comparison.json"
 MOST_PSNR_DB = 200.0
@@ -55,22 +53,24 @@ def score(out: Path, ref: ModelRef, data: Path) -> None:
         return
     stage.begin()
     call = training.logits_function(load_network(run, ref))
-    found: dict[str, list[evaluation.CaseScore]] = {SCORES_FILE: []}
+    found: dict[str, list[evaluation.CaseScore]] = {evaluation.SCORES_FILE: []}
     for case, image, truth in test_cases(run, data):
         label = deploy.segment(image, call, run.prepared.preparation).label
         write_image(label, folder / "predictions" / f"{case.id}.nii.gz")
         label_ZYX = array_CZYX(label)[0]
-        found[SCORES_FILE].append(_case_score(run, case, truth, label_ZYX))
+        scores = _case_score(run, case, truth, label_ZYX)
+        found[evaluation.SCORES_FILE].append(scores)
         if ref.arm in evaluation.FILTERED:
             filtered = largest_components(label_ZYX)
-            rows = found.setdefault(FILTERED_SCORES_FILE, [])
-            rows.append(_case_score(run, case, truth, filtered))
+            if not np.array_equal(filtered, label_ZYX):
+                scores = _case_score(run, case, truth, filtered)
+            found.setdefault(evaluation.FILTERED_SCORES_FILE, []).append(scores)
     tolerance_mm = run.study.evaluation.nsd_tolerance_mm
     for name, cases in found.items():
-        scores = evaluation.ModelScores(
+        model = evaluation.ModelScores(
             model=ref.name, cases=tuple(cases), nsd_tolerance_mm=tolerance_mm
         )
-        evaluation.save_scores(scores, folder / name)
+        evaluation.save_scores(model, folder / name)
     if ref == TEACHER and run.study.teacher.reconstruction.weight:
         write_json(folder / RECONSTRUCTION_FILE, reconstruction_quality(run))
     stage.finish()
@@ -107,18 +107,15 @@ def kept_entries(out: Path, study: Study, ref: ModelRef) -> tuple[evaluation.Ent
     """As `entries`, from files alone: the prepared cases need not be there any more."""
     folder = ref.folder(out)
     collapsed = tuple(kept_result(out, ref)["collapsed"])
-    arms = {ref.arm: SCORES_FILE}
-    if ref.arm in evaluation.FILTERED and (folder / TEST / FILTERED_SCORES_FILE).exists():
-        arms[evaluation.FILTERED[ref.arm]] = FILTERED_SCORES_FILE
     return tuple(
         evaluation.Entry(
             student=ref.student or study.teacher.network.name,
             arm=arm,
             seed=ref.seed,
-            scores=evaluation.load_scores(folder / TEST / name),
+            scores=evaluation.load_scores(file),
             collapsed=collapsed,
         )
-        for arm, name in arms.items()
+        for arm, file in evaluation.score_files(ref.arm, folder / TEST).items()
     )
 
 

@@ -69,6 +69,9 @@ def test_scores_stand_by_arm_and_by_class_with_their_intervals(finished_run, car
         dice = one.intervals["dice"]
         assert f"| {one.class_name} | 4 | {dice.mean:.3f} ({dice.low:.3f} to" in card
     assert card.count("adjusted p") == len(summary.gains)
+    fair = [line for line in card.splitlines() if "The filtered distilled student's" in line]
+    assert len(fair) == 2
+    assert all("against control (largest component)" in line for line in fair)
 
 
 def test_worst_patients_are_those_of_the_network_itself(finished_run, card) -> None:

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 from medstill.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from medstill.evaluation.arms import FILTERED
+    from medstill.evaluation.arms import (
+        FILTERED,
+        FILTERED_SCORES_FILE,
+        SCORES_FILE,
+        score_files,
+    )
     from medstill.evaluation.comparison import Entry, Summary, summarise
     from medstill.evaluation.folders import score_folders
     from medstill.evaluation.grid import compare_rows, summarise_grid
@@ -35,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FILTERED",
+    "FILTERED_SCORES_FILE",
+    "SCORES_FILE",
     "Beside",
     "CaseScore",
     "Entry",
@@ -58,6 +65,7 @@ __all__ = [
     "save_scores",
     "save_selection",
     "score_case",
+    "score_files",
     "score_folders",
     "select_rows",
     "selection_markdown",
@@ -68,7 +76,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "arms": ("FILTERED",),
+    "arms": ("FILTERED", "FILTERED_SCORES_FILE", "SCORES_FILE", "score_files"),
     "comparison": ("Entry", "Summary", "summarise"),
     "folders": ("score_folders",),
     "grid": ("compare_rows", "summarise_grid"),

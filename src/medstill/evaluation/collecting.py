@@ -18,7 +18,7 @@ from medstill.evaluation.archive import (
     save_grid,
     save_run,
 )
-from medstill.evaluation.arms import FILTERED
+from medstill.evaluation.arms import score_files
 from medstill.evaluation.scores import ClassScore, ModelScores, load_scores
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.runs import STAGE_FILE, read_json, read_study
@@ -136,12 +136,8 @@ def _kept(folder: Path, ref: ModelRef, name: str, result: Mapping[str, Any]) -> 
 def _read_scores(
     folder: Path, ref: ModelRef, name: str
 ) -> Iterator[tuple[KeptScores, ModelScores]]:
-    files: dict[str, str] = {ref.arm: "scores.json"}
-    filtered = ref.folder(folder) / "test" / "scores-largest-component.json"
-    if ref.arm in FILTERED and filtered.exists():
-        files[FILTERED[ref.arm]] = filtered.name
-    for arm, file in files.items():
-        scores = load_scores(ref.folder(folder) / "test" / file)
+    for arm, file in score_files(ref.arm, ref.folder(folder) / "test").items():
+        scores = load_scores(file)
         rows = [[c.case, c.patient, *map(_row, c.classes)] for c in scores.cases]
         kept = {"student": name, "arm": arm, "seed": ref.seed, "cases": rows}
         yield KeptScores.model_validate(kept), scores

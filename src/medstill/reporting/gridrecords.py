@@ -105,13 +105,13 @@ class GridSummary(Shown):
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def gain(self, row: str, metric: str, control: str = "control") -> GridGain | None:
-        """What the distilled arm of a row changed against another arm of that row."""
+    def gain(self, row: str, metric: str) -> GridGain | None:
+        """What the distilled arm of a row changed against the control of that row."""
         found = (
             gain
             for gain in self.gains
-            if (gain.row, gain.arm, gain.metric) == (row, "distilled", metric)
-            and gain.control == control
+            if (gain.row, gain.metric) == (row, metric)
+            and (gain.arm, gain.control) == ("distilled", "control")
             and gain.within_row
         )
         return next(found, None)
