@@ -110,6 +110,22 @@ def test_many_patients_are_tested_with_random_sign_flips():
     assert found.p_value == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.02)
 
 
+def test_random_sign_flips_agree_with_all_of_them():
+    differences = np.random.default_rng(3).normal(0.9, 1, 16)
+    zeros = by_name(np.zeros(16))
+    exact = paired_comparison(by_name(differences), zeros)
+    random = paired_comparison(by_name(differences), zeros, resamples=3000)
+    assert (exact.test[:5], random.test[:6]) == ("exact", "random")
+    assert 0.01 < exact.p_value < 0.1
+    assert random.p_value == pytest.approx(exact.p_value, rel=0.08)
+    assert random.p_value != exact.p_value
+
+
+def test_random_sign_flips_never_find_a_chance_of_0():
+    found = paired_comparison(by_name(np.ones(60)), by_name(np.zeros(60)), resamples=50)
+    assert found.p_value == pytest.approx(1 / 1001)
+
+
 def test_a_clear_gain_of_every_patient_has_the_least_p_value_there_is():
     found = paired_comparison(by_name([1.0] * 7), by_name([0.5, 0.6, 0.7, 0.4, 0.9, 0.55, 0.3]))
     assert found.p_value == pytest.approx(2 / 2**7)
