@@ -19,7 +19,7 @@ from medstill.errors import DataError, require
 Verdict = Literal["better", "no difference shown", "worse"]
 
 _FLIPS_PER_RESAMPLE = 20
-"""A p is compared with thresholds like .05 / 15; there 9,999 flips have a standard error of a sixth."""
+"""A p is compared with thresholds like .05 / 15: of 9,999 flips its error there is a sixth."""
 _FLIPS_AT_ONCE = 16_384
 _SUM_ROUNDING = 1e-12
 
