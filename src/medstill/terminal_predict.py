@@ -41,7 +41,7 @@ def show_case(out: Console, result: CaseResult) -> None:
         return
     volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in result.volumes_ml.items())
     state = " (was there already)" if result.skipped else ""
-    out.print(f"{result.case}: {result.output}{state}: {volumes}", soft_wrap=True)
+    out.print(f"{result.case}: {result.output}{state}: {volumes}", markup=False, soft_wrap=True)
     for text in result.warnings:
         out.print(f"  warning: {text}", style="yellow", markup=False, soft_wrap=True)
 

@@ -47,7 +47,7 @@ def test_predict_goes_on_with_the_other_scans_and_lists_the_bad_one(world, medst
     masks = [f"case_{case}.nii.gz" for case in (0, 1, 3, 4, 5)]
     assert sorted(entry.name for entry in target.iterdir()) == [*masks, "volumes.json"]
     listed = json.loads((target / "volumes.json").read_text())["cases"]
-    assert "truncated" in listed["case_2"]["error"]
+    assert "truncated" in listed["case_2.nii.gz"]["error"]
 
 
 @pytest.mark.usefixtures("model")

@@ -149,8 +149,8 @@ def test_a_folder_goes_on_after_a_bad_case_and_repeats_only_what_is_missing(tmp_
         "volumes.json",
     ]
     summary = json.loads((out / "volumes.json").read_text())
-    assert summary["cases"]["a"]["volumes_ml"] == first.volumes_ml
-    assert summary["cases"]["b"]["error"] == bad.error
+    assert summary["cases"]["a.nii.gz"]["volumes_ml"] == first.volumes_ml
+    assert summary["cases"]["b.nii.gz"]["error"] == bad.error
     assert summary["model"]["weights_hash"] == "0123456789abcdef"
 
     shutil.copy(folder / "a.nii.gz", folder / "b.nii.gz")
@@ -160,7 +160,7 @@ def test_a_folder_goes_on_after_a_bad_case_and_repeats_only_what_is_missing(tmp_
     assert [result.error for result in again] == [None, None, None]
     assert again[0].volumes_ml == first.volumes_ml
     assert (out / "a.nii.gz").stat().st_mtime_ns == before
-    assert json.loads((out / "volumes.json").read_text())["cases"]["b"]["error"] is None
+    assert json.loads((out / "volumes.json").read_text())["cases"]["b.nii.gz"]["error"] is None
 
     replaced = predict_path(model(), folder, out, PredictOptions(overwrite=True))
     assert not any(result.skipped for result in replaced)
@@ -218,7 +218,7 @@ def test_two_cases_of_one_name_are_refused_before_any_work(tmp_path):
     for name in ("eye.png", "eye.jpg"):
         (tmp_path / "in").mkdir(exist_ok=True)
         sitk.WriteImage(sitk.GetImageFromArray(pixels), tmp_path / "in" / name)
-    with pytest.raises(DataError, match=r"eye\.\w+' and .*two cases of one name.*Rename"):
+    with pytest.raises(DataError, match=r"eye\.\w+' and .*two cases that would both write.*Rename"):
         predict_path(model(), tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

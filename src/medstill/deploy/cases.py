@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from medstill.deploy.files import Job
+from medstill.deploy.files import Job, probability_file
 from medstill.deploy.segmentation import Segmentation
-from medstill.errors import unknown_name
-from medstill.volumes.io import is_flat, stem_of, suffix_of, write_image
+from medstill.errors import DataError, unknown_name
+from medstill.volumes.io import write_image
 
 AUTO: Final = "auto"
 NIFTI: Final = "nifti"
@@ -92,7 +93,15 @@ def write_case(job: Job, found: Segmentation) -> CaseResult:
     return CaseResult(job.case, job.output, found.volumes_ml, found.warnings)
 
 
-def probability_file(output: Path) -> Path:
-    """Where the probabilities of a label file lie."""
-    suffix = ".nii.gz" if is_flat(output) or suffix_of(output) == ".dcm" else suffix_of(output)
-    return output.with_name(f"{stem_of(output)}_probabilities{suffix}")
+def check_absent(outputs: Iterable[Path], options: PredictOptions) -> None:
+    """Demand that no output exists, unless outputs may be replaced.
+
+    Raises:
+        DataError: One does.
+    """
+    for path in outputs:
+        if path.exists() and not options.overwrite:
+            raise DataError(
+                f"The output '{path}' exists already. Choose another name, or allow it to be "
+                "replaced (--overwrite)."
+            )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from medstill.deploy.cases import DICOM_SEG, NIFTI, CaseResult, PredictOptions, probability_file
+from medstill.deploy.cases import DICOM_SEG, NIFTI, CaseResult, PredictOptions, check_absent
+from medstill.deploy.files import probability_file
 from medstill.errors import DataError
 from medstill.volumes.dicom import choose_series, read_series
 from medstill.volumes.io import check_values, stem_of, suffix_of, write_image
@@ -59,7 +60,9 @@ def predict_series(
     series = choose_series(source, options.series)
     label = _label_file(source, target, options)
     outputs = _outputs(label, segmenter, options)
-    _check_free([output.path for output in outputs], series.files, options)
+    paths = [output.path for output in outputs]
+    _check_no_input(paths, series.files)
+    check_absent(paths, options)
     image = read_series(series)
     check_values(image.image, source)
     found = segmenter(image.image)
@@ -113,16 +116,11 @@ def _write_probabilities(label: Path) -> Writer:
     return write
 
 
-def _check_free(outputs: list[Path], inputs: tuple[Path, ...], options: PredictOptions) -> None:
+def _check_no_input(outputs: list[Path], inputs: tuple[Path, ...]) -> None:
     sources = {path.resolve() for path in inputs}
     for path in outputs:
         if path.resolve() in sources:
             raise DataError(
                 f"The output '{path}' would overwrite an input image. "
                 "Choose another folder or name for the output."
-            )
-        if path.exists() and not options.overwrite:
-            raise DataError(
-                f"The output '{path}' exists already. Choose another name, or allow it to be "
-                "replaced (--overwrite)."
             )

@@ -5,6 +5,7 @@ A label file is named after its image, in the same format where that holds label
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from medstill.errors import DataError, LayoutError
+from medstill.volumes.checks import is_dicom
 from medstill.volumes.io import IMAGE_SUFFIXES, is_flat, stem_of, suffix_of
 
 _LOSSLESS: Final = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff")
@@ -21,15 +23,33 @@ _CHANNEL: Final = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 
 @dataclass(frozen=True)
 class Job:
-    """One case: its image, of one file a channel, and its label file."""
+    """One case: its image, of one file a channel, its label file, and whether probabilities too."""
 
     case: str
     inputs: tuple[Path, ...]
     output: Path
+    probabilities: bool = False
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """All files that are written, the label file first."""
+        more = (probability_file(self.output),) if self.probabilities else ()
+        return (self.output, *more)
+
+
+def probability_file(output: Path) -> Path:
+    """Where the probabilities of a label file lie."""
+    suffix = ".nii.gz" if is_flat(output) or suffix_of(output) == ".dcm" else suffix_of(output)
+    return output.with_name(f"{stem_of(output)}_probabilities{suffix}")
 
 
 def folder_jobs(
-    files: Iterable[Path], target: Path, channels: int, *, nifti: bool = False
+    files: Iterable[Path],
+    target: Path,
+    channels: int,
+    *,
+    nifti: bool = False,
+    probabilities: bool = False,
 ) -> list[Job]:
     """One job a case among the images of a folder, in the order of the cases' names.
 
@@ -38,14 +58,17 @@ def folder_jobs(
         target: The folder of the outputs.
         channels: Channels of the model; so many files `CASE_0000`, ... are one case.
         nifti: Whether labels become NIfTI whatever the image is.
+        probabilities: Whether class probabilities are written too.
     """
     return [
-        Job(case, inputs, target / _output_name(case, inputs[0], nifti))
+        Job(case, inputs, target / _output_name(case, inputs[0], nifti), probabilities)
         for case, inputs in _cases(files, channels)
     ]
 
 
-def single_job(source: Path, target: Path, channels: int, *, nifti: bool = False) -> Job:
+def single_job(
+    source: Path, target: Path, channels: int, *, nifti: bool = False, probabilities: bool = False
+) -> Job:
     """The job of one image file or one DICOM folder.
 
     Args:
@@ -53,6 +76,7 @@ def single_job(source: Path, target: Path, channels: int, *, nifti: bool = False
         target: The label file, or the folder for it.
         channels: Channels of the model.
         nifti: Whether labels become NIfTI whatever the image is.
+        probabilities: Whether class probabilities are written too.
 
     Raises:
         LayoutError: The folder is empty.
@@ -75,8 +99,8 @@ def single_job(source: Path, target: Path, channels: int, *, nifti: bool = False
                 f"{', '.join(endings)}, found '{suffix_of(target)}'. Choose .nii.gz, or .png for "
                 "a picture."
             )
-        return Job(case, inputs, target)
-    return Job(case, inputs, target / _output_name(case, source, nifti))
+        return Job(case, inputs, target, probabilities)
+    return Job(case, inputs, target / _output_name(case, source, nifti), probabilities)
 
 
 def _with_siblings(source: Path, channels: int) -> tuple[str, tuple[Path, ...]]:
@@ -109,6 +133,26 @@ def image_files(folder: Path) -> tuple[Path, ...]:
     )
 
 
+def images_alone(folder: Path) -> tuple[Path, ...]:
+    """The image files of a folder; none where it is a DICOM series.
+
+    Raises:
+        LayoutError: It holds both, so that one of them would be passed over in silence.
+    """
+    images = image_files(folder)
+    names = {path.name for path in images}
+    others = (path for path in sorted(folder.iterdir()) if path.name not in names)
+    readable = (path for path in others if path.is_file() and os.access(path, os.R_OK))
+    slice_ = next(filter(is_dicom, readable), None)
+    if images and slice_ is not None:
+        raise LayoutError(
+            f"'{folder}' holds images ('{images[0].name}') and a DICOM series ('{slice_.name}'). "
+            "Put them into folders of their own, or ask for a series (--series, --format "
+            "dicom-seg)."
+        )
+    return images
+
+
 def _cases(files: Iterable[Path], channels: int) -> list[tuple[str, tuple[Path, ...]]]:
     """Case names and their files, sorted: a complete set of `CASE_0000`, ... is one case."""
     found: list[tuple[str, tuple[Path, ...]]] = []
@@ -134,21 +178,22 @@ def check_outputs(jobs: Sequence[Job]) -> None:
     Raises:
         DataError: It is so.
     """
-    inputs = {path.resolve() for job in jobs for path in job.inputs}
+    places = {path.resolve() for job in jobs for path in job.inputs}
     taken: dict[Path, Job] = {}
     for job in jobs:
-        place = job.output.resolve()
-        if place in inputs or any(_same_file(place, path) for path in job.inputs):
-            raise DataError(
-                f"The output '{job.output}' would overwrite an input image. "
-                "Choose another folder or name for the output."
-            )
-        if place in taken:
-            raise DataError(
-                f"'{job.inputs[0]}' and '{taken[place].inputs[0]}' are two cases of one name: both "
-                f"would be written as '{job.output}'. Rename one of them."
-            )
-        taken[place] = job
+        for output in job.outputs:
+            place = output.resolve()
+            if place in places or any(_same_file(place, path) for path in job.inputs):
+                raise DataError(
+                    f"The output '{output}' would overwrite an input image. "
+                    "Choose another folder or name for the output."
+                )
+            if place in taken:
+                raise DataError(
+                    f"'{job.inputs[0]}' and '{taken[place].inputs[0]}' are two cases that would "
+                    f"both write '{output}'. Rename one of them."
+                )
+            taken[place] = job
 
 
 def _same_file(first: Path, second: Path) -> bool:

@@ -6,20 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from medstill.deploy.cases import NIFTI, CaseResult, PredictOptions, probability_file, write_case
-from medstill.deploy.contract import Contract
+from medstill.deploy.cases import NIFTI, CaseResult, PredictOptions, write_case
 from medstill.deploy.files import Job, check_outputs, folder_jobs
+from medstill.deploy.foldersummary import FolderSummary, input_files
 from medstill.deploy.segmentation import Segmentation
 from medstill.deploy.segmenter import Segmenter
-from medstill.errors import DataError, MedstillError, RunError, StorageError
-from medstill.runs import read_json, write_json
+from medstill.errors import DataError, MedstillError, StorageError
 from medstill.volumes.arriving import Arriving, opened
 from medstill.volumes.io import suffix_of
-
-SUMMARY_FILE: Final = "volumes.json"
-"""Written into the output folder of a folder of files: volumes, warnings and errors by case."""
 
 
 def predict_folder(
@@ -36,7 +32,7 @@ def predict_folder(
     Raises:
         DataError: The output is named like a file, would overwrite an input, or two cases would
             share one.
-        RunError: The output folder holds predictions of another model.
+        RunError: The output folder holds predictions of another model or of other options.
         StorageError: The output cannot be written.
     """
     if target.is_file() or suffix_of(target):
@@ -45,18 +41,24 @@ def predict_folder(
             "Give a folder."
         )
     channels = segmenter.contract.preparation.channels
-    jobs = folder_jobs(files, target, channels, nifti=options.format == NIFTI)
+    jobs = folder_jobs(
+        files,
+        target,
+        channels,
+        nifti=options.format == NIFTI,
+        probabilities=options.keep_probabilities,
+    )
     check_outputs(jobs)
-    summary = _Summary(target / SUMMARY_FILE, segmenter.contract)
-    known = summary.open(overwrite=options.overwrite)
+    summary = FolderSummary(target, segmenter.contract, options)
+    summary.open(overwrite=options.overwrite)
 
     def finish(case: _Case) -> CaseResult:
         result = replace(_result(case), number=jobs.index(case.job) + 1, count=len(jobs))
-        summary.add(result)
+        summary.add(case.job, result)
         report(result)
         return result
 
-    read = _one_ahead(lambda job: _read(job, known, options), jobs)
+    read = _one_ahead(lambda job: _read(job, summary, options.overwrite), jobs)
     segmented = (_segmented(case, segmenter) for case in read)
     return tuple(_one_ahead(finish, segmented))
 
@@ -83,9 +85,9 @@ class _Case:
     result: CaseResult | None = None
 
 
-def _read(job: Job, known: dict[str, Any], options: PredictOptions) -> _Case:
-    if _finished(job, options):
-        return _Case(job, result=_kept(job, known))
+def _read(job: Job, summary: FolderSummary, overwrite: bool) -> _Case:
+    if not overwrite and all(path.exists() for path in job.outputs):
+        return _Case(job, result=_kept(job, summary))
     return _attempt(job, lambda: _Case(job, scan=_whole(job)))
 
 
@@ -121,62 +123,18 @@ def _attempt(job: Job, step: Callable[[], _Case]) -> _Case:
         return _Case(job, result=CaseResult(job.case, job.output, {}, error=message))
 
 
-def _finished(job: Job, options: PredictOptions) -> bool:
-    wanted = [job.output]
-    if options.keep_probabilities:
-        wanted.append(probability_file(job.output))
-    return not options.overwrite and all(path.exists() for path in wanted)
-
-
-def _kept(job: Job, known: dict[str, Any]) -> CaseResult:
-    entry = known.get(job.case)
-    if entry is None or entry["error"] is not None:
+def _kept(job: Job, summary: FolderSummary) -> CaseResult:
+    known = summary.known(job)
+    if known is None or known.error is not None:
         note = (
             f"'{job.output}' was there before and is not known to come from this model; it was "
             "left as it is. Remove it, or allow it to be replaced (--overwrite)."
         )
         return CaseResult(job.case, job.output, {}, (note,), skipped=True)
-    volumes, warnings = dict(entry["volumes_ml"]), tuple(entry["warnings"])
-    return CaseResult(job.case, job.output, volumes, warnings, skipped=True)
-
-
-class _Summary:
-    """The file that sums up a folder of predictions and says which model made them."""
-
-    def __init__(self, path: Path, contract: Contract) -> None:
-        self._path = path
-        self._model = {
-            "network": contract.network.name,
-            "study_hash": contract.training.study,
-            "weights_hash": contract.training.weights,
-            "intended_use": contract.intended_use,
-        }
-        self._cases: dict[str, Any] = {}
-
-    def open(self, *, overwrite: bool) -> dict[str, Any]:
-        """Claim the folder; return what is known about its finished cases."""
-        if self._path.exists() and not overwrite:
-            content = read_json(self._path)
-            if not isinstance(content, dict) or content.get("model") != self._model:
-                raise RunError(
-                    f"'{self._path.parent}' holds predictions of another model. Choose another "
-                    "folder, or allow them to be replaced (--overwrite)."
-                )
-            self._cases = dict(content["cases"])
-        self._write()
-        return dict(self._cases)
-
-    def add(self, result: CaseResult) -> None:
-        """Note a result and write the file anew."""
-        known = self._cases.get(result.case)
-        if not (result.skipped and known is not None):
-            self._cases[result.case] = {
-                "file": result.output.name,
-                "volumes_ml": result.volumes_ml,
-                "warnings": list(result.warnings),
-                "error": result.error,
-            }
-            self._write()
-
-    def _write(self) -> None:
-        write_json(self._path, {"model": self._model, "cases": self._cases})
+    if known.inputs != input_files(job):
+        changed = (
+            f"'{job.inputs[0]}' is not the file any more that '{job.output}' was made of; the old "
+            "labels were left. Remove them, or allow them to be replaced (--overwrite)."
+        )
+        return CaseResult(job.case, job.output, {}, error=changed, skipped=True)
+    return CaseResult(job.case, job.output, known.volumes_ml, known.warnings, skipped=True)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medstill.deploy.calls import Network
-from medstill.deploy.cases import NIFTI, CaseResult, PredictOptions, write_case
+from medstill.deploy.cases import NIFTI, CaseResult, PredictOptions, check_absent, write_case
 from medstill.deploy.dicom_case import asks_for_dicom, predict_series
-from medstill.deploy.files import check_outputs, image_files, single_job
+from medstill.deploy.files import check_outputs, images_alone, single_job
 from medstill.deploy.folder import predict_folder
 from medstill.deploy.segmentation import Segmentation, segment
 from medstill.deploy.segmenter import Model, Segmenter
@@ -57,8 +57,8 @@ def predict_path(
 
     Raises:
         DataError: A single image is wrong, its output exists, or the input would be overwritten.
-        LayoutError: There is nothing to segment.
-        RunError: The output folder holds predictions of another model.
+        LayoutError: There is nothing to segment, or a folder holds images and a DICOM series.
+        RunError: The output folder holds predictions of another model or of other options.
         StorageError: The output cannot be written.
     """
     source, target = Path(source), Path(target)
@@ -69,17 +69,19 @@ def predict_path(
         result = predict_series(segmenter, _series_source(source), target, options)
         report(result)
         return (result,)
-    files = image_files(source) if source.is_dir() else ()
+    files = images_alone(source) if source.is_dir() else ()
     if files:
         return predict_folder(segmenter, files, target, options, report)
     channels = model.contract.preparation.channels
-    job = single_job(source, target, channels, nifti=options.format == NIFTI)
+    job = single_job(
+        source,
+        target,
+        channels,
+        nifti=options.format == NIFTI,
+        probabilities=options.keep_probabilities,
+    )
     check_outputs([job])
-    if job.output.exists() and not options.overwrite:
-        raise DataError(
-            f"The output '{job.output}' exists already. Choose another name, or allow it to be "
-            "replaced (--overwrite)."
-        )
+    check_absent(job.outputs, options)
     result = write_case(job, segmenter.files(job.inputs))
     report(result)
     return (result,)

@@ -1,0 +1,134 @@
+"""What a folder of predictions says of itself: by which model, how, of what, and the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from medstill.config import Record
+from medstill.deploy.cases import CaseResult, PredictOptions
+from medstill.deploy.contract import Contract
+from medstill.deploy.files import Job
+from medstill.errors import RunError
+from medstill.runs import read_json, write_json
+
+SUMMARY_FILE: Final = "volumes.json"
+"""Written into the output folder of a folder of files."""
+
+
+class InputFile(Record):
+    """What tells that an image is still the one that was segmented."""
+
+    name: str
+    size: int
+    modified_ns: int
+
+
+class KnownCase(Record):
+    """A case that an earlier or this call has dealt with."""
+
+    case: str
+    inputs: tuple[InputFile, ...]
+    volumes_ml: dict[str, float]
+    warnings: tuple[str, ...]
+    error: str | None
+
+
+class _Content(Record):
+    """The file. Cases go by the name of their label file: `a.nii.gz` and `a.mha` are both `a`."""
+
+    model: dict[str, Any]
+    options: dict[str, Any]
+    cases: dict[str, KnownCase]
+
+
+class FolderSummary:
+    """The summary of one output folder, written anew with each result."""
+
+    def __init__(self, folder: Path, contract: Contract, options: PredictOptions) -> None:
+        self._path = folder / SUMMARY_FILE
+        self._model = {
+            "network": contract.network.name,
+            "study_hash": contract.training.study,
+            "weights_hash": contract.training.weights,
+            "precision": contract.precision,
+            "tuning": contract.tuning and contract.tuning.model_dump(mode="json"),
+            "intended_use": contract.intended_use,
+        }
+        self._options = {
+            "overlap": contract.overlap if options.overlap is None else options.overlap,
+            "mirror": options.mirror,
+            "largest_component": options.largest_component,
+        }
+        self._cases: dict[str, KnownCase] = {}
+
+    def open(self, *, overwrite: bool) -> None:
+        """Claim the folder, and take over what it knows of finished cases.
+
+        Raises:
+            RunError: It holds predictions of another model or of other options, or its summary is
+                damaged; not with `overwrite`.
+            StorageError: It cannot be written.
+        """
+        if self._path.exists() and not overwrite:
+            found = self._read()
+            self._demand_equal("another model", found.model, self._model)
+            self._demand_equal("other options", found.options, self._options)
+            self._cases = dict(found.cases)
+        self._write()
+
+    def known(self, job: Job) -> KnownCase | None:
+        """What is known of a case, its error included."""
+        return self._cases.get(job.output.name)
+
+    def add(self, job: Job, result: CaseResult) -> None:
+        """Note a result; of a case that was left as it was nothing changes."""
+        name = job.output.name
+        if result.skipped and name in self._cases:
+            return
+        self._cases[name] = KnownCase(
+            case=result.case,
+            inputs=input_files(job),
+            volumes_ml=result.volumes_ml,
+            warnings=result.warnings,
+            error=result.error,
+        )
+        self._write()
+
+    def _read(self) -> _Content:
+        try:
+            return _Content.model_validate(read_json(self._path))
+        except ValidationError as error:
+            raise RunError(
+                f"'{self._path}' does not say which model made the labels beside it: it is damaged "
+                "or of another version of medstill. Choose another folder, or allow the labels to "
+                "be replaced (--overwrite)."
+            ) from error
+
+    def _demand_equal(self, of: str, there: dict[str, Any], asked: dict[str, Any]) -> None:
+        differ = [
+            f"{key} {there.get(key)} there and {value} now"
+            for key, value in asked.items()
+            if there.get(key) != value
+        ]
+        if differ:
+            raise RunError(
+                f"'{self._path.parent}' holds predictions of {of} ({'; '.join(differ)}). Choose "
+                "another folder, or allow them to be replaced (--overwrite)."
+            )
+
+    def _write(self) -> None:
+        content = _Content(model=self._model, options=self._options, cases=self._cases)
+        write_json(self._path, content.model_dump(mode="json"))
+
+
+def input_files(job: Job) -> tuple[InputFile, ...]:
+    """Name, size and time of the images of a case, of those that are there."""
+    return tuple(
+        InputFile(name=path.name, size=about.st_size, modified_ns=about.st_mtime_ns)
+        for path in job.inputs
+        if path.exists()
+        for about in [path.stat()]
+    )

@@ -1,0 +1,132 @@
+"""Predicting a folder again: what is kept is what the same call would make, and nothing is lost."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+from test_predict import l_shape, model, write
+
+from medstill.deploy.cases import CaseResult, PredictOptions
+from medstill.deploy.predict import predict_path
+from medstill.errors import DataError, LayoutError, RunError
+from medstill.terminal_predict import show_case
+
+PROBABILITIES = PredictOptions(keep_probabilities=True)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    write(tmp_path / "in" / "a.nii.gz")
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (PredictOptions(largest_component=True), "largest_component False there and True now"),
+        (PredictOptions(mirror=True), "mirror False there and True now"),
+        (PredictOptions(overlap=0.25), r"overlap 0\.5 there and 0\.25 now"),
+    ],
+)
+def test_labels_of_other_options_are_not_passed_off_as_these(scans, tmp_path, changed, named):
+    predict_path(model(), scans, tmp_path / "out")
+    with pytest.raises(RunError, match=rf"other options \({named}\).*--overwrite"):
+        predict_path(model(), scans, tmp_path / "out", changed)
+
+
+def test_options_that_change_no_label_may_change(scans, tmp_path):
+    predict_path(model(), scans, tmp_path / "out")
+    options = PredictOptions(batch_size=5, threads=1, overlap=0.5)
+    (result,) = predict_path(model(), scans, tmp_path / "out", options)
+    assert (result.skipped, result.error) == (True, None)
+
+
+def test_the_same_weights_in_8_bits_are_another_model(scans, tmp_path):
+    predict_path(model(), scans, tmp_path / "out")
+    plain = model()
+    coarse = replace(plain, contract=plain.contract.model_copy(update={"precision": "int8"}))
+    with pytest.raises(RunError, match=r"another model \(precision fp32 there and int8 now\)"):
+        predict_path(coarse, scans, tmp_path / "out")
+
+
+def test_a_changed_image_is_told_and_its_old_labels_are_left(scans, tmp_path):
+    out = tmp_path / "out"
+    predict_path(model(), scans, out)
+    before = (out / "a.nii.gz").read_bytes()
+    write(scans / "a.nii.gz", np.flip(l_shape()[:9], 1))
+    for _ in range(2):
+        (result,) = predict_path(model(), scans, out)
+        assert "a.nii.gz' is not the file any more that" in result.error
+        assert (out / "a.nii.gz").read_bytes() == before
+    (out / "a.nii.gz").unlink()
+    (made,) = predict_path(model(), scans, out)
+    (again,) = predict_path(model(), scans, out)
+    assert (made.skipped, again.skipped) == (False, True)
+    assert made.error is again.error is None
+    assert again.volumes_ml == made.volumes_ml
+
+
+def test_two_images_of_one_stem_keep_their_own_volumes(scans, tmp_path):
+    write(scans / "a.mha", l_shape() * (np.arange(31) < 15))
+    first = predict_path(model(), scans, tmp_path / "out")
+    again = predict_path(model(), scans, tmp_path / "out")
+    assert first[0].volumes_ml != first[1].volumes_ml
+    assert [one.volumes_ml for one in again] == [one.volumes_ml for one in first]
+    assert all(one.skipped for one in again)
+
+
+@pytest.mark.parametrize("content", [[], {}, {"model": {}}, {"cases": {"a.nii.gz": {}}}, None])
+def test_a_summary_that_says_nothing_is_refused(scans, tmp_path, content):
+    predict_path(model(), scans, tmp_path / "out")
+    (tmp_path / "out" / "volumes.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"volumes\.json' does not say which model.*--overwrite"):
+        predict_path(model(), scans, tmp_path / "out")
+    (result,) = predict_path(model(), scans, tmp_path / "out", PredictOptions(overwrite=True))
+    assert (result.skipped, result.error) == (False, None)
+
+
+def test_probabilities_never_replace_the_input(tmp_path):
+    source = write(tmp_path / "scan_probabilities.nii.gz")
+    before = source.read_bytes()
+    options = replace(PROBABILITIES, overwrite=True)
+    with pytest.raises(DataError, match=r"scan_probabilities\.nii\.gz' would overwrite an input"):
+        predict_path(model(), source, tmp_path / "scan.nii.gz", options)
+    assert source.read_bytes() == before
+
+
+def test_probabilities_that_exist_are_replaced_only_on_request(tmp_path):
+    source = write(tmp_path / "scan.nii.gz")
+    there = write(tmp_path / "out" / "scan_probabilities.nii.gz")
+    before = there.read_bytes()
+    with pytest.raises(DataError, match=r"scan_probabilities\.nii\.gz' exists already"):
+        predict_path(model(), source, tmp_path / "out", PROBABILITIES)
+    assert there.read_bytes() == before
+    assert not (tmp_path / "out" / "scan.nii.gz").exists()
+
+
+def test_the_probabilities_of_one_case_are_not_the_labels_of_another(scans, tmp_path):
+    write(scans / "a_probabilities.nii.gz")
+    with pytest.raises(DataError, match=r"both write '.*a_probabilities\.nii\.gz'"):
+        predict_path(model(), scans, tmp_path / "out", PROBABILITIES)
+    assert len(predict_path(model(), scans, tmp_path / "out")) == 2
+
+
+def test_a_series_beside_images_is_not_passed_over(scans, tmp_path):
+    (scans / "slice_1").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(LayoutError, match=r"holds images \('a\.nii\.gz'\).*\('slice_1'\)"):
+        predict_path(model(), scans, tmp_path / "out")
+    (scans / "slice_1").write_bytes(b"a note")
+    assert len(predict_path(model(), scans, tmp_path / "out")) == 1
+
+
+def test_names_are_printed_as_they_are(tmp_path):
+    out = Console(file=io.StringIO(), width=200)
+    show_case(out, CaseResult("ct[arterial]", tmp_path / "[bold]" / "x[/o].mha", {"[/nope]": 1.0}))
+    told = out.file.getvalue()
+    assert told.startswith("ct[arterial]: ")
+    assert "x[/o].mha: [/nope] 1.0 ml" in told
