@@ -16,7 +16,7 @@ from medstill.refs import TEACHER, ModelRef
 from medstill.runs import is_finished
 from medstill.study import GridOptions, expand, grid_status, run_grid
 from medstill.study.cleaning import leftovers
-from medstill.study.folder import run_folder
+from medstill.study.folder import read_grid, run_folder
 from medstill.study.lock import alone
 
 RATES = {"key": "training.learning_rate", "values": [0.002, 0.003]}
@@ -151,7 +151,20 @@ def test_runs_are_chosen_and_others_wait(grid, phantom, tmp_path):
     assert outcome.finished == ("fold-1_loss-kl",)
     found = grid_status(tmp_path)
     assert [run.state for run in found.runs] == ["waiting"] * 3 + ["finished"]
-    assert [run.trained for run in found.runs] == [0, 0, 0, 3]
+    # The other run of fold 1 shares the teacher and the control.
+    assert [run.trained for run in found.runs] == [0, 0, 2, 3]
+    assert (len(found.trainings), found.count("finished")) == (2 * 4, 3)
+
+
+def test_a_network_is_told_to_be_shared_before_it_is_trained(finished):
+    out = finished[0]
+    listed = [
+        (key, follow(run_folder(out, run.name) / name))
+        for run in read_grid(out).runs
+        for name, key in zip(run.networks, run.keys, strict=True)
+    ]
+    assert len(listed) == 4 * 3
+    assert len({key for key, _ in listed}) == len(set(listed)) == 8
 
 
 def test_another_study_in_the_same_folder_is_refused(finished, grid, phantom, tmp_path):

@@ -11,10 +11,11 @@ from medstill import training
 from medstill.config import Study, content_hash
 from medstill.errors import MedstillError
 from medstill.refs import TEACHER, student_refs
+from medstill.study.identity import draft_keys
 from medstill.study.points import Point, axes_of
 from medstill.volumes.layouts import find_dataset
 from medstill.volumes.preparation import draft_preparation
-from medstill.volumes.records import Dataset, Split
+from medstill.volumes.records import Dataset
 from medstill.volumes.splits import check_division
 
 BUILT = {"data", "teacher", "students", "distillation"}
@@ -96,30 +97,14 @@ def estimate_points(points: Sequence[Point], data: Path, workers: int) -> Checke
 
 
 def _trainings(study: Study, step_s: Mapping[str, float]) -> dict[str, float]:
-    """Hash of all that decides it -> seconds, of each training of a study.
-
-    Nothing is prepared yet: what decides the division of the patients stands for the patients.
-    """
-    prepared = content_hash(study.data)
-    parts, seen = content_hash(study.split), content_hash([study.split, study.label_fraction])
-    split = Split(
-        # As many as there are teachers, which divide them.
-        train=tuple(f"{parts}-{number}" for number in range(max(1, study.teacher.folds))),
-        validation=(parts,),
-        test=(parts,),
-        student=(seen,),
-        patients={},
-        data_hash=prepared,
-    )
-    teacher = study.teacher
+    """Hash of all that decides it -> seconds, of each training of a study."""
+    keys, teacher = draft_keys(study), study.teacher
     before = {name: s for name, s in step_s.items() if name.startswith(f"{TEACHER.name} ")}
     once_s = step_s[TEACHER.name] * teacher.training.steps
     once_s += sum(before.values()) * teacher.pretraining.steps
-    key = content_hash(training.teacher_key(study, prepared, split))
-    found = {key: once_s * max(1, teacher.folds)}
+    found = {keys[TEACHER.name]: once_s * max(1, teacher.folds)}
     for ref in student_refs(study):
-        key = content_hash(training.student_key(study, ref, prepared, split))
-        found[key] = step_s[f"{ref.student} {ref.arm}"] * study.training.steps
+        found[keys[ref.name]] = step_s[f"{ref.student} {ref.arm}"] * study.training.steps
     return found
 
 

@@ -25,6 +25,7 @@ from medstill.links import SUFFIX, follow, link
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.runs import check_run, is_finished, read_json, read_study, versions, write_json
 from medstill.study.gridfile import Grid
+from medstill.study.identity import draft_keys
 from medstill.study.lock import LOCK_FILE
 from medstill.study.points import Point, axes_of
 
@@ -53,6 +54,8 @@ class Listed(Record):
     """Axis and value."""
     networks: tuple[str, ...]
     """Names of the networks that it trains."""
+    keys: tuple[str, ...] = ()
+    """For each of them a hash that the same network of another run has too, and no other."""
 
 
 class GridFolder(Record):
@@ -198,9 +201,11 @@ def shared_by(run: Path) -> tuple[Path, ...]:
 
 
 def _listed(point: Point) -> Listed:
-    refs = (TEACHER, *student_refs(point.study))
+    keys = draft_keys(point.study)
+    scored = content_hash(point.study.evaluation)
     return Listed(
         name=point.name,
         values=tuple(point.values.items()),
-        networks=tuple(ref.name for ref in refs),
+        networks=tuple(keys),
+        keys=tuple(f"{key}-{scored}" for key in keys.values()),
     )

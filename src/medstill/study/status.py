@@ -16,6 +16,7 @@ from medstill.links import follow
 from medstill.refs import TEACHER
 from medstill.runs import MANIFEST_FILE, is_finished, read_json, read_study, storage_errors
 from medstill.study.folder import (
+    GridFolder,
     Listed,
     failures_of,
     is_complete,
@@ -117,15 +118,16 @@ def grid_status(root: Path) -> GridState:
     """
     grid, running = read_grid(root), is_alive(root)
     trainings: dict[Path, Training] = {}
+    places = _places(root, grid)
     for listed in grid.runs:
+        run = run_folder(root, listed.name)
         for name in listed.networks:
-            folder = follow(run_folder(root, listed.name) / name)
+            folder = places[run / name]
             if folder not in trainings:
-                run = run_folder(root, listed.name)
                 trainings[folder] = _training(run, folder, listed, name, running=running)
     return GridState(
         name=grid.name,
-        runs=tuple(_run_state(root, listed, trainings) for listed in grid.runs),
+        runs=tuple(_run_state(root, listed, trainings, places) for listed in grid.runs),
         trainings=trainings,
         left_s=_left_s(list(trainings.values())) if running else None,
     )
@@ -148,9 +150,28 @@ def _place(training: Training, folder: Path) -> str:
     return " ".join([training.name, *training.progress.parent.relative_to(folder).parts])
 
 
-def _run_state(root: Path, listed: Listed, trainings: Mapping[Path, Training]) -> RunState:
+def _places(root: Path, grid: GridFolder) -> dict[Path, Path]:
+    """Network of a run -> where it lies, or will: of a run not begun, where the same one does."""
+    keys: dict[Path, str] = {}
+    for listed in grid.runs:
+        paths = [run_folder(root, listed.name) / name for name in listed.networks]
+        # A grid of an older version lists no keys: each network stands for itself.
+        keys |= dict(zip(paths, listed.keys or map(str, paths), strict=True))
+    begun = {path: follow(path) for path in keys if follow(path) != path}
+    place = {keys[path]: folder for path, folder in begun.items()}
+    for path, key in keys.items():
+        place.setdefault(key, path)
+    return {path: begun.get(path, place[key]) for path, key in keys.items()}
+
+
+def _run_state(
+    root: Path,
+    listed: Listed,
+    trainings: Mapping[Path, Training],
+    places: Mapping[Path, Path],
+) -> RunState:
     run = run_folder(root, listed.name)
-    mine = [trainings[follow(run / name)] for name in listed.networks]
+    mine = [trainings[places[run / name]] for name in listed.networks]
     failures = failures_of(run)
     state: State = "waiting"
     if is_complete(run):
