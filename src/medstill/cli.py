@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +12,8 @@ import typer
 from medstill.cli_node import serve
 from medstill.cli_predict import benchmark, predict
 from medstill.cli_study import app as study_app
-from medstill.errors import ConfigError, MedstillError
+from medstill.ending import WRONG, end_with
+from medstill.errors import ConfigError
 
 if TYPE_CHECKING:
     from medstill.config import Study
@@ -87,11 +87,17 @@ def run(
 def inspect(
     data: Annotated[Path, typer.Argument(help="Folder of a data set, or a CSV file.")],
 ) -> None:
-    """Print cases, patients, spacing, sizes, labels, intensities and every problem found."""
+    """Print cases, patients, spacing, sizes, labels, intensities and every problem found.
+
+    Ends with exit code 2 where there are problems.
+    """
     from medstill import terminal
     from medstill.volumes.inspect import inspect as look
 
-    terminal.show_inspection(terminal.console(), look(data))
+    found = look(data)
+    terminal.show_inspection(terminal.console(), found)
+    if found.problems:
+        raise typer.Exit(WRONG)
 
 
 @app.command()
@@ -275,9 +281,12 @@ def common(
 
         typer.echo(f"medstill {version_of('medstill')}")
         raise typer.Exit
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
-    )
+    from medstill.runs import LOG_FORMAT
+
+    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
+    if verbose:
+        # What other packages tell of their work is not the log that was asked for.
+        logging.getLogger("medstill").setLevel(logging.INFO)
 
 
 def _study(path: Path, overrides: list[str] | None) -> Study:
@@ -287,14 +296,5 @@ def _study(path: Path, overrides: list[str] | None) -> Study:
 
 
 def main() -> None:
-    """Run the command line; an error that a user can put right ends with exit code 2.
-
-    Ctrl-C ends with 130. What is finished is kept, and a repeat of the command goes on from there.
-    """
-    try:
-        app()
-    except MedstillError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """Run the command line."""
+    end_with(app)

@@ -27,6 +27,8 @@ from pydantic import (
     model_validator,
 )
 
+NAME = r"^[a-z0-9][a-z0-9-]*$"
+"""What a study or a student may be called."""
 IGNORE = 255
 """The label value of voxels that take part in no label term and in no metric."""
 
@@ -183,7 +185,7 @@ class NetworkConfig(Record):
 class StudentConfig(NetworkConfig):
     """A student: a network, and what is its own beside the common recipe."""
 
-    alias: Later[str | None] = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]*$")
+    alias: Later[str | None] = Field(default=None, pattern=NAME)
     """Its name in folders, tables and exports; it tells two students of one network apart."""
     reconstruction_weight: Later[NonNegativeFloat] = 0.0
     """Of a second task, in control and distilled alike; it needs a network with a second decoder,
@@ -431,7 +433,7 @@ class EngineConfig(Record):
 class Study(Record):
     """Everything that decides a result."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: str = Field(pattern=NAME)
     """Small letters, digits and hyphens."""
     description: str = ""
     """Free text; changing it does not make it another study."""

@@ -282,6 +282,15 @@ def read_study(folder: Path) -> Study:
     return Study.model_validate(read_json(folder / MANIFEST_FILE)["study"])
 
 
+LOG_FORMAT = "%(levelname)s: %(message)s"
+"""Of the log on the terminal."""
+
+
+def is_log_shown() -> bool:
+    """Whether the log of this process was asked for (`medstill --verbose`)."""
+    return logging.getLogger("medstill").isEnabledFor(logging.INFO)
+
+
 def log_to(path: Path) -> logging.Handler:
     """Send the package's log to a file as well; close the handler when done."""
     with storage_errors(path):

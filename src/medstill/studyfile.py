@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from medstill.config import Study
+from medstill.config import NAME, Study
 from medstill.errors import ConfigError, unknown_name
 
 MANY_RUNS = {"base", "axes"}
@@ -127,11 +129,17 @@ def set_value(content: dict[str, Any], key: str, value: Any, *, source: str) -> 
     """Set the value of a dotted key in place; a position counts the entries of a list from 0.
 
     Raises:
-        ConfigError: There is no such place; the message begins with `source`.
+        ConfigError: There is no such place, or no such list yet; it begins with `source`.
     """
-    *parents, last = key.split(".")
+    parts = key.split(".")
+    last = parts[-1]
     node: Any = content
-    for part in parents:
+    for part, following in itertools.pairwise(parts):
+        if following.isdigit() and isinstance(node, dict) and node.get(part) is None:
+            raise ConfigError(
+                f"{source}: the file has no list '{part}', so it has no entry {following}. Write "
+                f"the list into the file, or set all of it: --set '{part}=[...]'."
+            )
         node = _child(node, part, source)
     if isinstance(node, list):
         node[_position(node, last, source)] = value
@@ -165,9 +173,22 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
         parent = list(problem["loc"][:-1])
         known = list(_keys_at(model, parent))
         return f"{location}: {unknown_name('key', str(problem['loc'][-1]), known)}"
-    got = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
-    message = problem["msg"].removeprefix("Value error, ")
+    value, message = problem["input"], problem["msg"].removeprefix("Value error, ")
+    # A whole record says nothing about which of its values is meant.
+    got = "" if problem["type"] == "missing" or isinstance(value, dict) else f" (got {value!r})"
+    if problem["type"] == "tuple_type":
+        message = f"must be a list, such as [{value}]" if _is_single(value) else "must be a list"
+    elif problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] == NAME:
+        message = f"may hold small letters, digits and hyphens alone, as in '{_as_name(value)}'"
     return f"{location}: {message}{got}" if location else message
+
+
+def _is_single(value: Any) -> bool:
+    return isinstance(value, (str, int, float))
+
+
+def _as_name(text: str) -> str:
+    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-") or "my-study"
 
 
 def _keys_at(model: type[BaseModel], parents: Sequence[Any]) -> Iterator[str]:

@@ -57,7 +57,7 @@ def test_inspect_lists_a_bad_case(world, medstill, monkeypatch, damage, words):
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     path = damage(world)
     answer = medstill("inspect", world.data)
-    assert answer.code == 0, answer
+    assert answer.code == 2, answer
     told = " ".join(answer.out.split())
     assert [word for word in (str(path), *words) if word not in told] == [], told
     assert "1 problem(s) found" in told

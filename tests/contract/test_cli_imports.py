@@ -104,18 +104,28 @@ def test_the_version_is_told():
     assert result.output.startswith("medstill ")
 
 
-def test_an_interrupt_ends_quietly_with_130(monkeypatch, capsys):
+@pytest.fixture
+def _own_handler():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("_own_handler")
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys, sent, code):
     def interrupt(*_, **__):
-        raise KeyboardInterrupt
+        signal.raise_signal(sent)
 
     monkeypatch.setattr("medstill.volumes.inspect.inspect", interrupt)
     monkeypatch.setattr(sys, "argv", ["medstill", "inspect", "."])
     with pytest.raises(SystemExit) as caught:
         cli.main()
-    assert caught.value.code == 130
-    assert capsys.readouterr().err == ""
+    assert caught.value.code == code
+    assert capsys.readouterr().err == INTERRUPTED
 
 
+INTERRUPTED = "Interrupted. What was finished is kept; repeat the command to go on from there.\n"
 SLOWLY = """
 import time
 from medstill.cli import main
@@ -144,7 +154,7 @@ def test_ctrl_c_while_cases_are_prepared_leaves_a_state_to_go_on_from(tmp_path, 
         time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     _, stderr = running.communicate(timeout=PATIENCE_S)
-    assert (running.returncode, stderr) == (130, "")
+    assert (running.returncode, stderr) == (130, INTERRUPTED)
     assert list(out.rglob(".partial-*")) == []
     assert not (out / "split.json").exists()
     (first, *_) = out.glob("prepared/cases/*/case.json")

@@ -166,7 +166,7 @@ def test_all_mistakes_are_named_at_once(write):
         ("{key: split.fold, values: [0, 1]}", "{}", r"either 'key' and 'values', or 'points'"),
         ("values: [0, 1]", "points: {a: {}}", r"either 'key' and 'values', or 'points'"),
         ("students: [", "name: x\n  students: [", "has a name, but the grid names its runs"),
-        ("name: losses", "name: Losses", "name: String should match pattern"),
+        ("name: losses", "name: Losses", "name: may hold small letters, .* as in 'losses'"),
         ("label_fraction: 1.0", "label_fraction: 2.0", "all-labels: label_fraction: .*less than"),
         ("set: {label", "set: {students.3.width: 1, label", "'3' must be a position from 0 to 0"),
     ],

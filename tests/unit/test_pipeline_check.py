@@ -49,6 +49,10 @@ def test_seeds_and_students_multiply_the_estimate(tiny, tiny_with, monkeypatch):
     ("changes", "message"),
     [
         ({"data": {"patch_size": [50, 48]}}, r"patch_size is \[50, 48\].*multiples of 16"),
+        (
+            {"data": {"patch_size": [50, 40]}, "students": [{"name": "compact"}]},
+            r"'unet-t1' needs multiples of 16\. Use \[64, 32\], which suits every network",
+        ),
         ({"students": [{"name": "unet-s3"}]}, "No network is called 'unet-s3'"),
         ({"distillation": {"maps": [{"loss": "kll"}]}}, r"No output-map loss .* 'kll'.*'kl'"),
         ({"distillation": {"features": {"B": {"loss": "sup"}}}}, r"No feature loss .* 'sup'"),

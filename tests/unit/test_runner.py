@@ -221,3 +221,10 @@ def test_what_a_job_logs_names_its_run(tmp_path):
     lines = (tmp_path / "medstill.log").read_text(encoding="utf-8").splitlines()
     text = "students/compact/control/seed-0: step 5"
     assert [line.split(" INFO ")[1] for line in lines] == [f"fold-0_loss-kl {text}", text]
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_what_workers_log_is_shown_on_request(tmp_path, capfd, caplog, shown):
+    with caplog.at_level(logging.INFO if shown else logging.WARNING, "medstill"):
+        SideBySide(1, 1, tmp_path / "medstill.log")([Job("one", tell, ())])
+    assert ("INFO: students/compact/control/seed-0: step 5" in capfd.readouterr().err) == shown

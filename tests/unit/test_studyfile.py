@@ -61,6 +61,11 @@ def test_the_last_override_holds(file):
         ("training.steps=many", r"training.steps: .*integer.*got 'many'"),
         ("training.setps=3", r"training.setps: .*Did you mean 'steps'\?"),
         ("trainign.steps=3", r"trainign: .*Did you mean 'training'\?"),
+        ("seeds=3", r"seeds: must be a list, such as \[3\] \(got 3\)"),
+        ("seeds.0.more.1=3", r"'more' lies below a single value"),
+        ("test.0=3", r"--set test\.0=3: the file has no list 'test', so it has no entry 0\."),
+        ("name=my liver, 2", r"name: may hold small letters, .* as in 'my-liver-2'"),
+        ("data.spacing_mm=[1, 1, 1]", r"data\.spacing_mm has 3 entries[^(]*$"),
         ("training.steps=[1", r"--set training.steps=\[1: .*not valid YAML"),
     ],
 )

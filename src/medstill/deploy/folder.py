@@ -137,4 +137,5 @@ def _kept(job: Job, summary: FolderSummary) -> CaseResult:
             "labels were left. Remove them, or allow them to be replaced (--overwrite)."
         )
         return CaseResult(job.case, job.output, {}, error=changed, skipped=True)
-    return CaseResult(job.case, job.output, known.volumes_ml, known.warnings, skipped=True)
+    volumes = summary.in_order(known.volumes_ml)
+    return CaseResult(job.case, job.output, volumes, known.warnings, skipped=True)

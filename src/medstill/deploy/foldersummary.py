@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,6 +63,7 @@ class FolderSummary:
             "mirror": options.mirror,
             "largest_component": options.largest_component,
         }
+        self._classes = contract.preparation.classes
         self._cases: dict[str, KnownCase] = {}
 
     def open(self, *, overwrite: bool) -> None:
@@ -82,6 +84,10 @@ class FolderSummary:
     def known(self, job: Job) -> KnownCase | None:
         """What is known of a case, its error included."""
         return self._cases.get(job.output.name)
+
+    def in_order(self, volumes_ml: Mapping[str, float]) -> dict[str, float]:
+        """Volumes by class in the order of the classes, which the file does not keep."""
+        return {name: volumes_ml[name] for name in self._classes if name in volumes_ml}
 
     def add(self, job: Job, result: CaseResult) -> None:
         """Note a result; of a case that was left as it was nothing changes."""

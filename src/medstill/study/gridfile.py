@@ -24,6 +24,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from medstill.config import NAME as STUDY_NAME
 from medstill.config import Record, Study
 from medstill.errors import ConfigError, unknown_name
 from medstill.studyfile import override, problems_error, problems_of, read_yaml
@@ -78,7 +79,7 @@ class NamedRun(Record):
 class Grid(Record):
     """A base and the changes that make its runs; `expand` gives the runs."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: str = Field(pattern=STUDY_NAME)
     """Small letters, digits and hyphens."""
     description: str = ""
     """Free text."""

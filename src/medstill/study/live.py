@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from medstill.errors import RunError
-from medstill.runs import DRAFT_PREFIX, read_json
+from medstill.runs import DRAFT_PREFIX, is_log_shown, read_json
 
 INTERVAL_S = 1.0
 PROGRESS_FILE = "progress.json"
@@ -64,10 +64,10 @@ def watch(folder: Path, console: Console, look: Look | None = None) -> Iterator[
 
     Args:
         folder: Whose trainings are shown.
-        console: Where; nothing is shown on a console that is no terminal.
+        console: Where; nothing on one that is no terminal, or where the log is shown.
         look: What is shown instead of the trainings below `folder`.
     """
-    if not console.is_terminal:
+    if not console.is_terminal or is_log_shown():
         yield
         return
     stop = threading.Event()

@@ -18,7 +18,7 @@ from pathlib import Path
 from medstill.config import Study
 from medstill.errors import MedstillError, RunError
 from medstill.refs import most_at_once
-from medstill.runs import cores, log_to, storage_errors
+from medstill.runs import LOG_FORMAT, cores, is_log_shown, log_to, storage_errors
 from medstill.stages import Job, limit_threads
 from medstill.study.schedule import Ended, OnFailure, work_through
 
@@ -124,7 +124,7 @@ class _Processes:
             max_workers=settings.workers,
             mp_context=get_context("spawn"),
             initializer=_begin_worker,
-            initargs=(settings.threads, settings.log_file, os.getpid()),
+            initargs=(settings.threads, settings.log_file, is_log_shown(), os.getpid()),
         )
 
 
@@ -177,11 +177,15 @@ def _naming(run: str) -> Iterator[None]:
             handler.removeFilter(name)
 
 
-def _begin_worker(threads: int, log_file: Path, parent: int) -> None:
+def _begin_worker(threads: int, log_file: Path, shown: bool, parent: int) -> None:
     # Ctrl-C reaches every process of a terminal; the parent alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limit_threads(threads)
     log_to(log_file)
+    if shown:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        logging.getLogger("medstill").addHandler(handler)
     logging.captureWarnings(True)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from torch import nn
 
-from medstill.config import NetworkConfig, Study
+from medstill.config import Study
 from medstill.errors import ConfigError, unknown_name
 from medstill.losses import FEATURE_LOSSES, MAP_LOSSES
 from medstill.networks import check_name, head_bias, size_multiple
@@ -29,17 +32,18 @@ def check_networks(study: Study, preparation: Preparation) -> None:
     teacher = build_teacher(study, preparation)
     if study.teacher.training.head_prior:
         head_bias(teacher)
-    _check_size(study.teacher.network, teacher, study.data.patch_size)
+    multiples = {study.teacher.network.name: size_multiple(teacher)}
     if study.teacher.signed_distance.weight:
         _check_layer(teacher, distance_layer(study))
     for student in study.students:
         pupil = build_student(student, preparation, study.seeds[0])
         if study.training.head_prior:
             head_bias(pupil)
-        _check_size(student, pupil, study.data.patch_size)
+        multiples[student.name] = size_multiple(pupil)
         for pair in tapped_layers(study, student).values():
             _check_layer(pupil, pair.student)
             _check_layer(teacher, pair.teacher)
+    _check_size(multiples, study.data.patch_size)
 
 
 def _check_names(study: Study) -> None:
@@ -53,14 +57,16 @@ def _check_names(study: Study) -> None:
             raise unknown_name("feature loss", feature.loss, FEATURE_LOSSES)
 
 
-def _check_size(config: NetworkConfig, network: nn.Module, patch_size: tuple[int, ...]) -> None:
-    multiple = size_multiple(network)
-    if any(size % multiple for size in patch_size):
-        nearest = [max(multiple, round(size / multiple) * multiple) for size in patch_size]
-        raise ConfigError(
-            f"data.patch_size is {list(patch_size)}, but network '{config.name}' needs multiples "
-            f"of {multiple}. Use {nearest}."
-        )
+def _check_size(multiples: Mapping[str, int], patch_size: tuple[int, ...]) -> None:
+    # A size that one network takes may be wrong for the next: what is proposed suits them all.
+    together = math.lcm(*multiples.values())
+    for name, multiple in multiples.items():
+        if any(size % multiple for size in patch_size):
+            nearest = [max(together, round(size / together) * together) for size in patch_size]
+            raise ConfigError(
+                f"data.patch_size is {list(patch_size)}, but network '{name}' needs multiples "
+                f"of {multiple}. Use {nearest}, which suits every network of the study."
+            )
 
 
 def _check_layer(network: nn.Module, layer: str) -> None:
