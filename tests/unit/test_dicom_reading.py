@@ -118,6 +118,27 @@ def test_a_rescale_that_differs_by_slice_keeps_its_fractions(tmp_path: Path) -> 
     np.testing.assert_allclose(values, expected)
 
 
+@pytest.mark.parametrize(
+    ("intercept", "stored", "bits", "signed", "others"),
+    [(0.0, -600, 16, 1, (1, 2)), (0.0, -600, 12, 1, (3,)), (-1024.0, 65520, 16, 0, (1,))],
+    ids=["signed of 16 bits", "signed of 12 bits", "more bits"],
+)
+def test_slices_of_other_pixel_types_than_the_first_keep_their_intensities(
+    tmp_path: Path, intercept: float, stored: int, bits: int, signed: int, others: tuple[int, ...]
+) -> None:
+    slices = [replace(item, intercept=intercept) for item in series()]
+    expected = np.stack([item.pixels_YX for item in slices]) + intercept
+    write(tmp_path, slices)
+    for index in others:
+        pixels_YX = np.full((ROWS, COLUMNS), stored)
+        data = pydicom.dcmread(tmp_path / slices[index].name)
+        data.PixelRepresentation, data.BitsStored, data.HighBit = signed, bits, bits - 1
+        data.PixelData = pixels_YX.astype("<i2" if signed else "<u2").tobytes()
+        data.save_as(tmp_path / slices[index].name)
+        expected[index] = stored + intercept
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_series(tmp_path)), expected)
+
+
 def test_one_slice_is_a_volume(tmp_path: Path) -> None:
     image = read_series(write(tmp_path, series(1)))
     assert image.GetSize() == (COLUMNS, ROWS, 1)

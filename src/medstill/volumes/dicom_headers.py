@@ -23,7 +23,12 @@ TAGS = {
     "thickness": "0018|0050",
     "slope": "0028|1053",
     "intercept": "0028|1052",
+    "signed": "0028|0103",
+    "bits_stored": "0028|0101",
+    "bits_allocated": "0028|0100",
 }
+PIXEL_TAGS = ("slope", "intercept", "signed", "bits_stored", "bits_allocated")
+"""What decides which pixel type GDCM gives a file; a slice that lacks one is another kind."""
 
 _META_CLASS = re.compile(rb"\x02\x00\x02\x00UI..1\.2\.840\.10008\.5\.1\.4\.1\.1\.(\d+)", re.DOTALL)
 # Storage classes without a pixel matrix: waveforms, presentation states, reports, radiotherapy.
