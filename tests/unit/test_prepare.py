@@ -6,7 +6,14 @@ import pytest
 import SimpleITK as sitk
 
 from medstill.config import DataConfig
-from medstill.errors import DataError, LabelError, LayoutError, RunError, UnreadableFileError
+from medstill.errors import (
+    DataError,
+    GeometryError,
+    LabelError,
+    LayoutError,
+    RunError,
+    UnreadableFileError,
+)
 from medstill.volumes.prepare import prepare
 from medstill.volumes.records import Case, Dataset
 from medstill.volumes.store import open_set
@@ -80,6 +87,15 @@ def test_worker_processes_give_the_same_as_one(data, tmp_path):
     for name in one.infos:
         np.testing.assert_array_equal(one.open(name).image_CZYX, two.open(name).image_CZYX)
         np.testing.assert_array_equal(one.open(name).places[1], two.open(name).places[1])
+
+
+def test_a_case_whose_spacing_is_in_micrometres_is_named(data, tmp_path):
+    image = sitk.ReadImage(str(data.cases[1].images[0]))
+    image.SetSpacing((1000.0, 2e5, 3e6))
+    for path in (data.cases[1].images[0], data.cases[1].label):
+        sitk.WriteImage(sitk.Cast(image > 0, sitk.sitkUInt8), str(path))
+    with pytest.raises(GeometryError, match=r"'.*bb\.nii\.gz': .*true voxel size into the image's"):
+        prepare(data, CONFIG, tmp_path / "out", workers=1)
 
 
 def test_a_repeat_skips_what_is_finished_and_repeats_what_changed(data, tmp_path):

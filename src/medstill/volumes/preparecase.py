@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from medstill.config import content_hash
-from medstill.errors import RunError
+from medstill.errors import GeometryError, IntensityError, RunError
 from medstill.volumes.geometry import array_CZYX, spacing_zyx_mm
 from medstill.volumes.io import content_hash_of, read_pair
 from medstill.volumes.labels import LabelMapping
@@ -56,7 +56,10 @@ def prepare_case(job: CaseJob) -> StoredCase:
     if finished is not None:
         return finished
     image, label = read_pair(case)
-    prepared = prepare_image(image, job.preparation)
+    try:
+        prepared = prepare_image(image, job.preparation)
+    except (GeometryError, IntensityError) as error:
+        raise type(error)(f"'{case.images[0]}': {error}") from error
     voxels: tuple[int, ...] = ()
     label_ZYX = None
     if label is not None:
