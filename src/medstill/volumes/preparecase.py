@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from medstill.config import content_hash
 from medstill.errors import GeometryError, IntensityError, RunError
 from medstill.volumes.geometry import array_CZYX, spacing_zyx_mm
+from medstill.volumes.intensity import INTENSITIES
 from medstill.volumes.io import content_hash_of, read_pair
 from medstill.volumes.labels import LabelMapping
 from medstill.volumes.preparation import prepare_image, prepare_label
@@ -28,6 +29,8 @@ from medstill.volumes.store import (
 
 FORMAT = 1
 """Raise it when the same configuration begins to give other arrays."""
+UNSCALED_FORMAT = 2
+"""The same where a channel is not scaled: at 1 it was stored as float16."""
 
 _MOST_SAMPLED = 500_000
 
@@ -80,8 +83,18 @@ def prepare_case(job: CaseJob) -> StoredCase:
         content_hash=content,
     )
     stored = StoredCase(info=info, raw_range=_raw_range(image), key=key)
-    write_case(folder, stored, prepared.array_CZYX, label_ZYX)
+    numbers = np.float32 if _unscaled(job.preparation) else np.float16
+    write_case(folder, stored, prepared.array_CZYX, label_ZYX, numbers)
     return stored
+
+
+def format_of(preparation: Preparation) -> int:
+    """The format of the arrays that a preparation gives."""
+    return UNSCALED_FORMAT if _unscaled(preparation) else FORMAT
+
+
+def _unscaled(preparation: Preparation) -> bool:
+    return any(INTENSITIES[one.kind].bounds is None for one in preparation.intensity)
 
 
 def _hashes(job: CaseJob) -> tuple[str, str]:
@@ -97,7 +110,7 @@ def _hashes(job: CaseJob) -> tuple[str, str]:
             "files": [_below(job.data_root, path) for path in sources],
             "preparation": job.preparation.model_dump(mode="json"),
             "labels": sorted(job.mapping.values.items()),
-            "format": FORMAT,
+            "format": format_of(job.preparation),
         }
     )
     return content, key
