@@ -45,8 +45,18 @@ def _percentiles(raw_ZYX: NDArray[Any], percent: Bounds) -> Bounds:
         values = values[values != 0]
     if not values.size:
         return 0.0, 1.0
-    low, high = (float(value) for value in np.percentile(values, percent))
+    low, high = percentiles_of(values, percent)
     return (low, high) if high > low else (float(raw_ZYX.min()), float(raw_ZYX.max()))
+
+
+def percentiles_of(values: NDArray[Any], percent: Bounds) -> Bounds:
+    """Two percentiles, finite where the values are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.percentile(values, percent)
+    if not np.isfinite(found).all():
+        # The difference of two neighbours overflows their type; that of their halves fits.
+        found = np.percentile(values.astype(np.float64) / 2, percent) * 2
+    return float(found[0]), float(found[1])
 
 
 def _type_range(raw_ZYX: NDArray[Any], _: Bounds) -> Bounds:
@@ -129,7 +139,13 @@ def scale_between(raw_ZYX: NDArray[Any], bounds: Bounds | None) -> FloatArray:
     low, high = bounds
     # 32-bit integers and doubles keep their digits; for all others float32 is exact already.
     exact = np.result_type(raw_ZYX.dtype, np.float32)
-    scaled = (raw_ZYX.astype(exact) - exact.type(low)) / exact.type(max(high - low, _LEAST_RANGE))
+    if max(abs(low), abs(high), high - low) > float(np.finfo(exact).max):
+        # The range overflows the type, and of doubles itself: its half fits.
+        exact, raw_ZYX = np.dtype(np.float64), raw_ZYX.astype(np.float64) / 2
+        low, high = low / 2, high / 2
+    with np.errstate(over="ignore"):  # far outside of the range, where it is clipped
+        scaled = raw_ZYX.astype(exact) - exact.type(low)
+        scaled /= exact.type(max(high - low, _LEAST_RANGE))
     clipped: FloatArray = np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
     return clipped
 

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from medstill.config import content_hash
 from medstill.errors import GeometryError, IntensityError, RunError
 from medstill.volumes.geometry import array_CZYX, spacing_zyx_mm
-from medstill.volumes.intensity import INTENSITIES
+from medstill.volumes.intensity import INTENSITIES, percentiles_of
 from medstill.volumes.io import content_hash_of, read_pair
 from medstill.volumes.labels import LabelMapping
 from medstill.volumes.preparation import prepare_image, prepare_label
@@ -131,8 +131,7 @@ def _raw_range(image: sitk.Image) -> Ranges:
     for raw in array_CZYX(image):
         # Every n-th voxel: percentiles of half a million are exact enough for a warning.
         sample = raw.ravel()[:: max(1, raw.size // _MOST_SAMPLED)]
-        low, high = np.percentile(sample, (1, 99))
-        ranges.append((float(low), float(high)))
+        ranges.append(percentiles_of(sample, (1, 99)))
     return tuple(ranges)
 
 
