@@ -132,6 +132,17 @@ def needs_voxels(intensity: ChannelIntensity) -> bool:
     return chosen.bounds is not None and not chosen.fixed
 
 
+def suits(intensity: ChannelIntensity) -> bool:
+    """Whether the two numbers ascend within what the kind allows, or it takes none.
+
+    Raises:
+        UnknownNameError: No such kind.
+    """
+    chosen = _kind(intensity.kind)
+    least, most = chosen.allowed
+    return chosen.numbers is None or least <= intensity.low < intensity.high <= most
+
+
 def scale_between(raw_ZYX: NDArray[Any], bounds: Bounds | None) -> FloatArray:
     """A volume, or a part of it, with `bounds` at 0 and 1, clipped; as it is for None."""
     if bounds is None:
@@ -211,9 +222,10 @@ def _numbered(kind: str, config: DataConfig) -> ChannelIntensity:
         return ChannelIntensity(kind=kind)
     low = numbers[0] if low is None else low
     high = numbers[1] if high is None else high
-    if not allowed[0] <= low < high <= allowed[1]:
+    found = ChannelIntensity(kind=kind, low=low, high=high)
+    if not suits(found):
         raise ConfigError(
             f"Expected data.intensity.low below high within {allowed} for '{kind}', found low "
             f"{low:g} and high {high:g}. Change one of them."
         )
-    return ChannelIntensity(kind=kind, low=low, high=high)
+    return found
