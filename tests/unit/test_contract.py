@@ -23,6 +23,7 @@ from medstill.deploy.contract import (
     read_contract,
 )
 from medstill.errors import ModelFileError
+from medstill.volumes.intensity import INTENSITIES
 from medstill.volumes.records import ChannelIntensity, Preparation, Seen
 from medstill.volumes.terms import terms_of
 
@@ -116,6 +117,17 @@ def setting(*keys_and_value):
     return change
 
 
+def channel(kind, low, high):
+    return setting("preparation", "intensity", 0, {"kind": kind, "low": low, "high": high})
+
+
+@pytest.mark.parametrize("kind", sorted(INTENSITIES))
+def test_the_numbers_that_studies_have_are_read(kind):
+    low, high = INTENSITIES[kind].numbers or (0.0, 0.0)
+    found = read_contract(damaged(channel(kind, low, high)), FILE).preparation.intensity[0]
+    assert (found.kind, found.low, found.high) == (kind, low, high)
+
+
 @pytest.mark.parametrize(
     ("change", "found"),
     [
@@ -135,6 +147,14 @@ def setting(*keys_and_value):
         (setting("preparation", "intensity", []), "1 to 64 channels expected, found 0"),
         (setting("preparation", "seen", "intensity", []), "seen must have"),
         (setting("preparation", "intensity", 0, "kind", "magic"), "intensity 'magic'"),
+        (channel("percentiles", -5, 200), "within (0.0, 100.0), found low -5 and high 200"),
+        (channel("percentiles", 90, 10), "'percentiles' must have low below high"),
+        (channel("gray", 0, 100.5), "'gray' must have low below high within (0.0, 100.0)"),
+        (channel("ct-window", 200, -200), "found low 200 and high -200"),
+        (channel("ct-window", 5, 5), "'ct-window' must have low below high"),
+        (channel("ct-window", -1e999, 5), "preparation.intensity.0.low: "),
+        (setting("preparation", "pad_value", 1e300), "pad_value must lie within 1e+09 of 0"),
+        (setting("preparation", "pad_value", -1e10), "of 0, found -1e+10"),
         (setting("preparation", "orientation", "XYZ"), "orientation must be LPS"),
         (setting("terms", []), "one for each of 2 foreground classes expected, found 0"),
         (setting("terms", 0, "type", "value", "78961009; DROP"), "terms.0.type.value: "),

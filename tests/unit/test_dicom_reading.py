@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from medstill.errors import GeometryError, UnreadableFileError
 from medstill.volumes.dicom import choose_series, find_series
 from medstill.volumes.dicom import read_series as read_chosen
+from medstill.volumes.dicom_headers import Slice as Header
 from medstill.volumes.io import read_image
 
 pydicom = pytest.importorskip("pydicom", reason="the series are written with pydicom")
@@ -116,6 +117,48 @@ def test_a_rescale_that_differs_by_slice_keeps_its_fractions(tmp_path: Path) -> 
     values = sitk.GetArrayFromImage(read_series(write(tmp_path, slices)))
     expected = np.stack([item.pixels_YX * item.slope for item in slices])
     np.testing.assert_allclose(values, expected)
+
+
+@pytest.mark.parametrize(
+    ("intercept", "stored", "bits", "signed", "others"),
+    [(0.0, -600, 16, 1, (1, 2)), (0.0, -600, 12, 1, (3,)), (-1024.0, 65520, 16, 0, (1,))],
+    ids=["signed of 16 bits", "signed of 12 bits", "more bits"],
+)
+def test_slices_of_other_pixel_types_than_the_first_keep_their_intensities(
+    tmp_path: Path, intercept: float, stored: int, bits: int, signed: int, others: tuple[int, ...]
+) -> None:
+    slices = [replace(item, intercept=intercept) for item in series()]
+    expected = np.stack([item.pixels_YX for item in slices]) + intercept
+    write(tmp_path, slices)
+    for index in others:
+        pixels_YX = np.full((ROWS, COLUMNS), stored)
+        data = pydicom.dcmread(tmp_path / slices[index].name)
+        data.PixelRepresentation, data.BitsStored, data.HighBit = signed, bits, bits - 1
+        data.PixelData = pixels_YX.astype("<i2" if signed else "<u2").tobytes()
+        data.save_as(tmp_path / slices[index].name)
+        expected[index] = stored + intercept
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_series(tmp_path)), expected)
+
+
+@pytest.mark.parametrize("text", ["5.0", "5E+00", "+5.0", "  5 "])
+def test_the_thickness_of_one_slice_is_any_decimal(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, series(1)) / "01.dcm"
+    data = pydicom.dcmread(path)
+    data.SliceThickness = text
+    data.save_as(path)
+    assert read_series(tmp_path).GetSpacing() == (1.5, 2.0, 5.0)
+
+
+@pytest.mark.parametrize("text", [None, "", "0", "-5", "nan", "inf", "1e999", "5 mm", "5_0"])
+def test_a_thickness_that_is_none_becomes_1_mm(text: str | None) -> None:
+    tags = {} if text is None else {"thickness": text}
+    assert Header(Path("a.dcm"), tags, (1, 1, 1)).thickness_mm == 1.0
+
+
+@pytest.mark.parametrize("text", ["nan\\1\\2", "1\\inf\\2", "1e999\\0\\0", "1_0\\0\\0"])
+def test_a_place_that_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(GeometryError, match="expected 3 numbers in the DICOM tag"):
+        Header(Path("a.dcm"), {"position": text}, (1, 1, 1)).numbers("position", 3)
 
 
 def test_one_slice_is_a_volume(tmp_path: Path) -> None:

@@ -78,6 +78,35 @@ def test_equal_spacing_and_none_change_nothing():
     assert resampled_grid(GRID, (None, 2.0009, 0.9995)) == GRID
 
 
+@pytest.mark.parametrize(
+    ("step_mm", "target_zyx_mm", "message"),
+    [
+        (1000.0, (2.5, 2.7, 1.4), r"have 17143 x 7408 x 3600 voxels \(x, y, z\).* 1\.7e\+10"),
+        (
+            1.0,
+            (1e-4,) * 3,
+            r"has 24 x 20 x 9 voxels of 1 x 1 x 1 mm.* to 0\.0001 x 0\.0001 x 0\.0001",
+        ),
+        (
+            1e307,
+            (2.5, 2.7, 1.4),
+            r"have 1e\+99 x 1e\+99 x 1e\+99 voxels.*Write the true voxel size into",
+        ),
+    ],
+)
+def test_a_grid_of_more_voxels_than_any_scan_is_refused(step_mm, target_zyx_mm, message):
+    grid = replace(GRID, size_xyz=(24, 20, 9), spacing_xyz_mm=(step_mm,) * 3)
+    with pytest.raises(GeometryError, match=message):
+        frame_of(grid, target_zyx_mm)
+
+
+def test_a_whole_body_and_an_image_of_any_size_as_it_is_are_no_such_grid():
+    body = replace(GRID, size_xyz=(512, 512, 1000), spacing_xyz_mm=(1.37, 1.37, 2.0))
+    assert resampled_grid(body, (0.5, 0.5, 0.5)).size_xyz == (1403, 1403, 4000)
+    huge = replace(GRID, size_xyz=(100_000, 100_000, 2))
+    assert resampled_grid(huge, (3.0, None, 1.0)) == huge
+
+
 def test_a_ramp_is_resampled_to_its_exact_values():
     y, x = np.mgrid[:23, :31]
     ramp = np.broadcast_to(2.0 * y + 3.0 * x, SHAPE).astype(np.float32)

@@ -5,7 +5,7 @@ import pytest
 
 from medstill.config import DataConfig, IntensityConfig
 from medstill.errors import ConfigError, IntensityError, UnknownNameError
-from medstill.volumes.intensity import INTENSITIES, resolve, scale
+from medstill.volumes.intensity import INTENSITIES, percentiles_of, resolve, scale
 from medstill.volumes.records import ChannelIntensity, Dataset
 
 
@@ -83,6 +83,31 @@ def test_large_integers_keep_their_digits():
     base = 2_000_000_000
     found = scaled([base, base + 1, base + 4], "ct-window", base, base + 4, np.int32)
     np.testing.assert_allclose(found, [0, 0.25, 1])
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.float32, 3e38), (np.float64, 1.7e308)])
+@pytest.mark.parametrize(("kind", "low", "high"), [("percentiles", 0, 100), ("gray", 0, 100)])
+def test_a_range_that_overflows_its_type_is_scaled(dtype, most, kind, low, high):
+    found = scaled([-most, -most / 2, 0, 1, most / 2, most], kind, low, high, dtype)
+    np.testing.assert_allclose(found, [0, 0.25, 0.5, 0.5, 0.75, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
+def test_a_window_that_overflows_is_scaled(dtype):
+    found = scaled([-100, 0, 100], "ct-window", -1e308, 1e308, dtype)
+    np.testing.assert_array_equal(found, [0.5, 0.5, 0.5])
+
+
+def test_outliers_beyond_every_difference_are_clipped():
+    found = scaled([-3e38, *range(1, 1000), 3e38], "percentiles", 0.5, 99.5)
+    assert (found[0], found[-1]) == (0, 1)
+    np.testing.assert_allclose(found[500], 0.5, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_percentiles_between_far_values_are_finite(dtype):
+    most = np.finfo(dtype).max
+    assert percentiles_of(np.array([-most, most], dtype), (25, 75)) == (-most / 2, most / 2)
 
 
 @pytest.mark.parametrize("kind", sorted(set(INTENSITIES) - {"none"}))

@@ -59,6 +59,19 @@ def test_rows_are_spread_over_the_batch():
     assert len(few) == 3
 
 
+@pytest.mark.parametrize("places", [1, 2, 4096, 4097, 18_432, 25_088, 401_408, 2**24])
+def test_the_places_that_trainings_so_far_have_seen_are_still_the_same(places):
+    flat = torch.arange(places, dtype=torch.float32)
+    before = torch.linspace(0, places - 1, min(places, 4096)).round()
+    assert torch.equal(spread_rows(flat.view(1, 1, places)).flatten(), before)
+
+
+def test_rows_of_more_places_than_float32_can_count_are_spread():
+    numbers = torch.arange(8.0).view(8, 1, 1, 1, 1).expand(8, 1, 112, 160, 128)
+    rows = spread_rows(numbers).flatten()
+    assert torch.equal(rows, torch.arange(8.0).repeat_interleave(512))
+
+
 def test_an_embedding_must_be_fitted_and_travels_with_the_state():
     space = EmbeddingSpace(4, FeatureSizes(2, 3, 7), torch.Generator().manual_seed(0))
     student, teacher = torch.rand(9, 3), features(9)

@@ -6,7 +6,14 @@ import pytest
 import SimpleITK as sitk
 
 from medstill.config import DataConfig
-from medstill.errors import DataError, LabelError, LayoutError, RunError, UnreadableFileError
+from medstill.errors import (
+    DataError,
+    GeometryError,
+    LabelError,
+    LayoutError,
+    RunError,
+    UnreadableFileError,
+)
 from medstill.volumes.prepare import prepare
 from medstill.volumes.records import Case, Dataset
 from medstill.volumes.store import open_set
@@ -80,6 +87,32 @@ def test_worker_processes_give_the_same_as_one(data, tmp_path):
     for name in one.infos:
         np.testing.assert_array_equal(one.open(name).image_CZYX, two.open(name).image_CZYX)
         np.testing.assert_array_equal(one.open(name).places[1], two.open(name).places[1])
+
+
+def test_a_case_whose_spacing_is_in_micrometres_is_named(data, tmp_path):
+    image = sitk.ReadImage(str(data.cases[1].images[0]))
+    image.SetSpacing((1000.0, 2e5, 3e6))
+    for path in (data.cases[1].images[0], data.cases[1].label):
+        sitk.WriteImage(sitk.Cast(image > 0, sitk.sitkUInt8), str(path))
+    with pytest.raises(GeometryError, match=r"'.*bb\.nii\.gz': .*true voxel size into the image's"):
+        prepare(data, CONFIG, tmp_path / "out", workers=1)
+
+
+def test_raw_intensities_are_kept_as_they_are(data, tmp_path):
+    image = sitk.Image((13, 11, 7), sitk.sitkFloat32) + 3001.0
+    image.SetSpacing((1.0, 2.0, 3.0))
+    image[4, 5, 6] = 70_000.0
+    sitk.WriteImage(image, str(data.cases[0].images[0]))
+    raw = DataConfig(patch_size=(16, 16), spacing_mm=(2.0, 1.0), intensity={"kind": "none"})
+    kept_CZYX = prepare(data, raw, tmp_path / "raw", workers=1).open("a").image_CZYX
+    assert kept_CZYX.dtype == np.float32
+    np.testing.assert_array_equal(kept_CZYX[0], sitk.GetArrayFromImage(image))
+    scaled = prepare(data, CONFIG, tmp_path / "scaled", workers=1)
+    assert scaled.open("a").image_CZYX.dtype == np.float16
+    stages = [
+        json.loads((tmp_path / name / "stage.json").read_text()) for name in ("raw", "scaled")
+    ]
+    assert [stage["key"]["format"] for stage in stages] == [2, 1]
 
 
 def test_a_repeat_skips_what_is_finished_and_repeats_what_changed(data, tmp_path):

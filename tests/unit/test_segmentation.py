@@ -273,3 +273,22 @@ def test_another_number_of_channels_is_refused():
 def test_a_network_of_other_classes_is_refused():
     with pytest.raises(ShapeError, match=r"Expected logits of shape.*for 2 classes.*same run"):
         segment(volume(l_shape()), one_hot, preparation())
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_refused(wrong):
+    def spoiled(array):
+        logits = threshold(array)
+        logits[-1, 0, 3, 4] = wrong
+        return logits
+
+    with pytest.raises(DataError, match=r"1 of the 256 .* between 0 and 0\. Check the units"):
+        segment(volume(l_shape()), spoiled, preparation())
+
+
+def test_finite_logits_of_any_size_are_taken():
+    def vast(array):
+        return np.where(array[:, :1] > 0.5, np.float32(3e38), np.float32(-3e38))
+
+    found = segment(volume(l_shape()), vast, preparation(spacing_zyx_mm=(None, 2.0, 1.0)))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(found.label), l_shape())

@@ -11,7 +11,7 @@ from medstill.deploy.bundle_expressions import GRID, PERCENTILES, SMOOTHING, TIL
 from medstill.deploy.contract import Contract
 from medstill.errors import ModelFileError
 from medstill.patches.grid import SIGMA_SHARE
-from medstill.volumes.geometry import SAME_SPACING
+from medstill.volumes.gridsize import SAME_SPACING
 from medstill.volumes.records import ChannelIntensity, Preparation
 
 Config = dict[str, Any]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medstill.deploy.contract import logit_channels
-from medstill.errors import ShapeError
+from medstill.errors import DataError, ShapeError
 
 Float32Array = NDArray[np.float32]
 Each = Callable[..., Iterator[Any]]
@@ -45,6 +45,7 @@ class Adapted:
 
         Raises:
             ShapeError: The network's output does not fit its input or the classes.
+            DataError: It is not finite.
         """
         flat = self.spatial_dims == 2
         logits = self.network(batch_BCZYX[:, :, 0] if flat else batch_BCZYX)
@@ -56,7 +57,24 @@ class Adapted:
                 f"{self.classes} classes, but the network gave {logits.shape}. Network and "
                 "preparation must come from the same run."
             )
+        _demand_finite(logits_BKZYX, batch_BCZYX)
         return logits_BKZYX
+
+
+def _demand_finite(logits_BKZYX: Float32Array, batch_BCZYX: Float32Array) -> None:
+    """No comparison with NaN holds, so that labels of it would be background everywhere."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = logits_BKZYX.sum()
+    if np.isfinite(total):
+        return
+    wrong = logits_BKZYX.size - int(np.isfinite(logits_BKZYX).sum())
+    if wrong:
+        raise DataError(
+            f"Expected finite logits, but {wrong} of the {logits_BKZYX.size} that the network gave "
+            f"are NaN or infinite, for prepared intensities between {batch_BCZYX.min():.4g} and "
+            f"{batch_BCZYX.max():.4g}. Check the units of the image, which may lie far outside "
+            "what training saw; if other images fail too, train or export the network again."
+        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from medstill.config import Fraction, Record
 from medstill.errors import ModelFileError
-from medstill.volumes.intensity import INTENSITIES
+from medstill.volumes.intensity import INTENSITIES, suits
 from medstill.volumes.records import ORIENTATION, Preparation
 from medstill.volumes.terms import Term
 
@@ -35,6 +35,8 @@ MOST_CHARACTERS: Final = 1_000_000
 MOST_CLASSES: Final = 255
 MOST_CHANNELS: Final = 64
 MOST_PATCH_VOXELS: Final = 2**28
+MOST_PADDING: Final = 1e9
+"""Beyond any intensity, scaled or not, and small enough for networks to compute with."""
 
 
 def _version() -> str:
@@ -252,6 +254,14 @@ def _demands(preparation: Preparation) -> list[tuple[bool, str]]:
             f"intensity {_unknown_kinds(preparation)} is not one of {', '.join(INTENSITIES)}",
         ),
         (
+            not _unsuited(preparation),
+            f"intensity {'; '.join(_unsuited(preparation))}",
+        ),
+        (
+            abs(preparation.pad_value) <= MOST_PADDING,
+            f"pad_value must lie within {MOST_PADDING:g} of 0, found {preparation.pad_value:g}",
+        ),
+        (
             preparation.orientation == ORIENTATION,
             f"orientation must be {ORIENTATION}, found {preparation.orientation[:10]!r}",
         ),
@@ -265,3 +275,13 @@ def _demands(preparation: Preparation) -> list[tuple[bool, str]]:
 def _unknown_kinds(preparation: Preparation) -> str:
     kinds = {one.kind for one in preparation.intensity if one.kind not in INTENSITIES}
     return ", ".join(f"'{kind[:40]}'" for kind in sorted(kinds)[:3])
+
+
+def _unsuited(preparation: Preparation) -> list[str]:
+    """Channels whose two numbers do not suit their kind."""
+    return [
+        f"'{one.kind}' must have low below high within {INTENSITIES[one.kind].allowed}, found low "
+        f"{one.low:g} and high {one.high:g}"
+        for one in preparation.intensity[:MOST_CHANNELS]
+        if one.kind in INTENSITIES and not suits(one)
+    ][:3]

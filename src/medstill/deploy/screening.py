@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from medstill.volumes.arriving import Arriving
 from medstill.volumes.geometry import canonical_spacing_zyx_mm
+from medstill.volumes.intensity import percentiles_of
 from medstill.volumes.records import Geometry, Seen
 
 SPACING_TOLERANCE: Final = 0.05
@@ -47,7 +47,7 @@ def _intensity_warnings(raw_CZYX: NDArray[Any], seen: Seen | None) -> Iterator[s
     for channel, (raw_ZYX, (least, most)) in enumerate(zip(raw_CZYX, seen.intensity, strict=True)):
         values = raw_ZYX.ravel()
         sample = values[:: max(1, values.size // MOST_SAMPLED)]
-        low, high = (float(value) for value in np.percentile(sample, (1.0, 99.0)))
+        low, high = percentiles_of(sample, (1.0, 99.0))
         slack = INTENSITY_TOLERANCE * (most - least)
         if low < least - slack or high > most + slack:
             yield (

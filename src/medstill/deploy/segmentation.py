@@ -105,7 +105,8 @@ def segment(
         watch: Counts the phases `prepare`, `network` and `restore`.
 
     Raises:
-        DataError: The image has another number of channels, or cannot be read.
+        DataError: The image has another number of channels, or cannot be read; or the logits are
+            not finite.
         ShapeError: The network's output does not fit its input or the classes.
     """
     options, watch = options or SegmentOptions(), watch or Stopwatch()

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from medstill.errors import ShapeError, TrainingError
 from medstill.losses.projector import Projector
+
+_EXACT: Final = 2**24
+"""Whole numbers up to here are exact in float32; beyond, its last index may lie past the end."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +113,16 @@ def spread_rows(features_BC: Tensor, most: int = 4096) -> Tensor:
     """
     flat_BCN = features_BC.detach().flatten(2)
     places = flat_BCN.shape[0] * flat_BCN.shape[2]
-    index_P = torch.linspace(0, places - 1, min(places, most), device=flat_BCN.device).round()
-    sample_P = index_P.long() // flat_BCN.shape[2]
-    return flat_BCN[sample_P, :, index_P.long() % flat_BCN.shape[2]]
+    index_P = _spread(places, min(places, most), flat_BCN.device)
+    return flat_BCN[index_P // flat_BCN.shape[2], :, index_P % flat_BCN.shape[2]]
+
+
+def _spread(places: int, count: int, device: torch.device) -> Tensor:
+    """So many indices of places, from the first to the last."""
+    if places <= _EXACT:
+        # Whole steps would round some places otherwise, and repeat no earlier training.
+        return torch.linspace(0, places - 1, count, device=device).round().long()
+    return torch.arange(count, device=device) * (places - 1) // max(count - 1, 1)
 
 
 class TeacherEmbedding(nn.Module):

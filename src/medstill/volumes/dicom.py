@@ -16,7 +16,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from medstill.errors import GeometryError, UnreadableFileError
-from medstill.volumes.dicom_headers import Slice, read_header
+from medstill.volumes.dicom_headers import PIXEL_TAGS, Slice, read_header
 from medstill.volumes.dicom_pixels import read_pixels
 from medstill.volumes.dicom_stack import check_alike, sorted_along_normal
 
@@ -151,8 +151,8 @@ def read_series(series: SeriesInfo) -> DicomImage:
     check_alike(headers, series.folder)
     ordered, step_mm = sorted_along_normal(headers, series.folder)
     sources = tuple(header.path for header in ordered)
-    rescales = {(header.tags.get("slope"), header.tags.get("intercept")) for header in headers}
-    image = read_pixels(sources, rescale_varies=len(rescales) > 1)
+    kinds = {tuple(header.tags.get(name) for name in PIXEL_TAGS) for header in headers}
+    image = read_pixels(sources, types_vary=len(kinds) > 1)
     image.SetSpacing((*image.GetSpacing()[:2], step_mm))
     return DicomImage(image, sources)
 

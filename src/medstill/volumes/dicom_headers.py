@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +24,16 @@ TAGS = {
     "thickness": "0018|0050",
     "slope": "0028|1053",
     "intercept": "0028|1052",
+    "signed": "0028|0103",
+    "bits_stored": "0028|0101",
+    "bits_allocated": "0028|0100",
 }
+PIXEL_TAGS = ("slope", "intercept", "signed", "bits_stored", "bits_allocated")
+"""What decides which pixel type GDCM gives a file; a slice that lacks one is another kind."""
 
 _META_CLASS = re.compile(rb"\x02\x00\x02\x00UI..1\.2\.840\.10008\.5\.1\.4\.1\.1\.(\d+)", re.DOTALL)
+_DECIMAL = re.compile(r"[0-9+\-Ee. ]+")
+"""The characters of a DS. Python takes more for a number, such as `nan` and `1_0`."""
 # Storage classes without a pixel matrix: waveforms, presentation states, reports, radiotherapy.
 _OTHER_CLASSES = frozenset({b"9", b"11", b"66", b"67", b"68", b"88", b"104", b"481"})
 _ENHANCED = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(2\.[12]|4\.[134]|128\.1|130)")
@@ -61,20 +69,18 @@ class Slice:
     @property
     def thickness_mm(self) -> float:
         """Thickness of the slice where it stands, else 1."""
-        found = re.fullmatch(r"\d*\.?\d+", self.tags.get("thickness", ""))
-        return float(found[0]) or 1.0 if found else 1.0
+        found = _decimal(self.tags.get("thickness", ""))
+        return found if found is not None and found > 0 else 1.0
 
     def numbers(self, name: str, count: int) -> tuple[float, ...]:
         """A tag of several numbers.
 
         Raises:
-            GeometryError: It is missing or holds another count.
+            GeometryError: It is missing, holds another count, or what is no finite number.
         """
-        try:
-            values = tuple(float(part) for part in self.tags.get(name, "").split("\\"))
-        except ValueError:
-            values = ()
-        if len(values) != count:
+        found = [_decimal(part) for part in self.tags.get(name, "").split("\\")]
+        values = tuple(value for value in found if value is not None)
+        if not len(values) == len(found) == count:
             place = "" if self.frame is None else f" of frame {self.frame + 1}"
             raise GeometryError(
                 f"'{self.path}': expected {count} numbers in the DICOM tag ({TAGS[name]}, "
@@ -112,6 +118,15 @@ def read_header(path: Path) -> Slice | None:
 def text_of(values: Sequence[object]) -> str:
     """Values as DICOM writes several of them."""
     return "\\".join(str(value) for value in values)
+
+
+def _decimal(text: str) -> float | None:
+    """A number as DICOM writes it (DS); None for whatever is no finite one."""
+    try:
+        value = float(text) if _DECIMAL.fullmatch(text) else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _should_be_image(path: Path) -> bool:

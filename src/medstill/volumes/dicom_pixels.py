@@ -10,12 +10,12 @@ import SimpleITK as sitk
 from medstill.volumes.checks import check_spacing, quiet, truncated
 
 
-def read_pixels(paths: Sequence[Path], *, rescale_varies: bool = False) -> sitk.Image:
+def read_pixels(paths: Sequence[Path], *, types_vary: bool = False) -> sitk.Image:
     """One file, or the files of slices in their order, as one image without metadata.
 
     Args:
         paths: At least one file.
-        rescale_varies: Whether slope and intercept differ between the files.
+        types_vary: Whether the files may have different pixel types; then float32 is read.
 
     Raises:
         UnreadableFileError: A file is truncated or damaged.
@@ -23,7 +23,7 @@ def read_pixels(paths: Sequence[Path], *, rescale_varies: bool = False) -> sitk.
     """
     with quiet():
         try:
-            image = _one(paths[0]) if len(paths) == 1 else _many(paths, rescale_varies)
+            image = _one(paths[0]) if len(paths) == 1 else _many(paths, types_vary)
         except RuntimeError as error:
             place = paths[0] if len(paths) == 1 else paths[0].parent
             raise truncated(place, "whole DICOM images", str(error)[-120:].strip()) from error
@@ -41,11 +41,11 @@ def _one(path: Path) -> sitk.Image:
     return image
 
 
-def _many(paths: Sequence[Path], rescale_varies: bool) -> sitk.Image:
+def _many(paths: Sequence[Path], types_vary: bool) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(path) for path in paths])
-    if rescale_varies:
-        # ITK takes the pixel type of the first slice for all of them.
+    if types_vary:
+        # ITK would cast all slices to the type of the first one, and wrap what it cannot hold.
         reader.SetOutputPixelType(sitk.sitkFloat32)
     image: sitk.Image = reader.Execute()
     return image

@@ -14,7 +14,6 @@ Conventions:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,10 +23,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from medstill.errors import GeometryError, ShapeError
+from medstill.volumes.gridsize import SAME_SPACING, size_at
 from medstill.volumes.records import ORIENTATION, Geometry
-
-SAME_SPACING = 1e-3
-"""Spacings that differ by less than this share are the same: nothing is resampled."""
 
 BoxZYX = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 SpacingZYX = tuple[float | None, float | None, float | None]
@@ -167,23 +164,18 @@ def resampled_grid(geometry: Geometry, target_zyx_mm: SpacingZYX) -> Geometry:
 
     The spacing is met exactly, the size rounded up, the centre kept: see the top of this file. An
     axis whose spacing is None or equal within 0.1 % stays as it is.
+
+    Raises:
+        GeometryError: The grid has more voxels than any scan.
     """
-    size, spacing, shift = [], [], []
-    target_xyz = target_zyx_mm[::-1]
-    for count, old, new in zip(geometry.size_xyz, geometry.spacing_xyz_mm, target_xyz, strict=True):
-        if new is None or abs(new / old - 1.0) < SAME_SPACING:
-            new, fit = old, count
-        else:
-            fit = max(1, math.ceil(count * old / new - SAME_SPACING))
-        size.append(fit)
-        spacing.append(float(new))
-        shift.append(((count - 1) * old - (fit - 1) * new) / 2)
-    return Geometry(
-        (size[0], size[1], size[2]),
-        (spacing[0], spacing[1], spacing[2]),
-        _moved(geometry, shift),
-        geometry.direction,
+    x, y, z = (
+        old if new is None or abs(new / old - 1.0) < SAME_SPACING else float(new)
+        for old, new in zip(geometry.spacing_xyz_mm, target_zyx_mm[::-1], strict=True)
     )
+    size, spacing = size_at(geometry, (x, y, z)), (x, y, z)
+    ends = zip(geometry.size_xyz, geometry.spacing_xyz_mm, size, spacing, strict=True)
+    shift = [((count - 1) * old - (fit - 1) * new) / 2 for count, old, fit, new in ends]
+    return Geometry(size, spacing, _moved(geometry, shift), geometry.direction)
 
 
 def onto_grid(

@@ -45,8 +45,18 @@ def _percentiles(raw_ZYX: NDArray[Any], percent: Bounds) -> Bounds:
         values = values[values != 0]
     if not values.size:
         return 0.0, 1.0
-    low, high = (float(value) for value in np.percentile(values, percent))
+    low, high = percentiles_of(values, percent)
     return (low, high) if high > low else (float(raw_ZYX.min()), float(raw_ZYX.max()))
+
+
+def percentiles_of(values: NDArray[Any], percent: Bounds) -> Bounds:
+    """Two percentiles, finite where the values are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.percentile(values, percent)
+    if not np.isfinite(found).all():
+        # The difference of two neighbours overflows their type; that of their halves fits.
+        found = np.percentile(values.astype(np.float64) / 2, percent) * 2
+    return float(found[0]), float(found[1])
 
 
 def _type_range(raw_ZYX: NDArray[Any], _: Bounds) -> Bounds:
@@ -122,6 +132,17 @@ def needs_voxels(intensity: ChannelIntensity) -> bool:
     return chosen.bounds is not None and not chosen.fixed
 
 
+def suits(intensity: ChannelIntensity) -> bool:
+    """Whether the two numbers ascend within what the kind allows, or it takes none.
+
+    Raises:
+        UnknownNameError: No such kind.
+    """
+    chosen = _kind(intensity.kind)
+    least, most = chosen.allowed
+    return chosen.numbers is None or least <= intensity.low < intensity.high <= most
+
+
 def scale_between(raw_ZYX: NDArray[Any], bounds: Bounds | None) -> FloatArray:
     """A volume, or a part of it, with `bounds` at 0 and 1, clipped; as it is for None."""
     if bounds is None:
@@ -129,7 +150,13 @@ def scale_between(raw_ZYX: NDArray[Any], bounds: Bounds | None) -> FloatArray:
     low, high = bounds
     # 32-bit integers and doubles keep their digits; for all others float32 is exact already.
     exact = np.result_type(raw_ZYX.dtype, np.float32)
-    scaled = (raw_ZYX.astype(exact) - exact.type(low)) / exact.type(max(high - low, _LEAST_RANGE))
+    if max(abs(low), abs(high), high - low) > float(np.finfo(exact).max):
+        # The range overflows the type, and of doubles itself: its half fits.
+        exact, raw_ZYX = np.dtype(np.float64), raw_ZYX.astype(np.float64) / 2
+        low, high = low / 2, high / 2
+    with np.errstate(over="ignore"):  # far outside of the range, where it is clipped
+        scaled = raw_ZYX.astype(exact) - exact.type(low)
+        scaled /= exact.type(max(high - low, _LEAST_RANGE))
     clipped: FloatArray = np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
     return clipped
 
@@ -195,9 +222,10 @@ def _numbered(kind: str, config: DataConfig) -> ChannelIntensity:
         return ChannelIntensity(kind=kind)
     low = numbers[0] if low is None else low
     high = numbers[1] if high is None else high
-    if not allowed[0] <= low < high <= allowed[1]:
+    found = ChannelIntensity(kind=kind, low=low, high=high)
+    if not suits(found):
         raise ConfigError(
             f"Expected data.intensity.low below high within {allowed} for '{kind}', found low "
             f"{low:g} and high {high:g}. Change one of them."
         )
-    return ChannelIntensity(kind=kind, low=low, high=high)
+    return found

@@ -23,7 +23,7 @@ from medstill.volumes.geometry import canonical_spacing_zyx_mm, geometry_of
 from medstill.volumes.io import is_flat, read_image
 from medstill.volumes.labels import LabelMapping, resolve_labels
 from medstill.volumes.preparation import resolve_preparation
-from medstill.volumes.preparecase import FORMAT, CaseJob, prepare_case
+from medstill.volumes.preparecase import CaseJob, format_of, prepare_case
 from medstill.volumes.records import Dataset, Geometry, Preparation
 from medstill.volumes.store import (
     PreparedSet,
@@ -138,7 +138,7 @@ def _claim(out: Path, preparation: Preparation, mapping: LabelMapping) -> None:
         {
             "preparation": preparation.model_dump(mode="json"),
             "labels": {str(value): chosen for value, chosen in sorted(mapping.values.items())},
-            "format": FORMAT,
+            "format": format_of(preparation),
         },
     )
     if out.exists() and not (out / STAGE_FILE).exists() and _holds_other_files(out):

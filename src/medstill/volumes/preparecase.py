@@ -11,8 +11,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from medstill.config import content_hash
-from medstill.errors import RunError
+from medstill.errors import GeometryError, IntensityError, RunError
 from medstill.volumes.geometry import array_CZYX, spacing_zyx_mm
+from medstill.volumes.intensity import INTENSITIES, percentiles_of
 from medstill.volumes.io import content_hash_of, read_pair
 from medstill.volumes.labels import LabelMapping
 from medstill.volumes.preparation import prepare_image, prepare_label
@@ -28,6 +29,8 @@ from medstill.volumes.store import (
 
 FORMAT = 1
 """Raise it when the same configuration begins to give other arrays."""
+UNSCALED_FORMAT = 2
+"""The same where a channel is not scaled: at 1 it was stored as float16."""
 
 _MOST_SAMPLED = 500_000
 
@@ -56,7 +59,10 @@ def prepare_case(job: CaseJob) -> StoredCase:
     if finished is not None:
         return finished
     image, label = read_pair(case)
-    prepared = prepare_image(image, job.preparation)
+    try:
+        prepared = prepare_image(image, job.preparation)
+    except (GeometryError, IntensityError) as error:
+        raise type(error)(f"'{case.images[0]}': {error}") from error
     voxels: tuple[int, ...] = ()
     label_ZYX = None
     if label is not None:
@@ -77,8 +83,18 @@ def prepare_case(job: CaseJob) -> StoredCase:
         content_hash=content,
     )
     stored = StoredCase(info=info, raw_range=_raw_range(image), key=key)
-    write_case(folder, stored, prepared.array_CZYX, label_ZYX)
+    numbers = np.float32 if _unscaled(job.preparation) else np.float16
+    write_case(folder, stored, prepared.array_CZYX, label_ZYX, numbers)
     return stored
+
+
+def format_of(preparation: Preparation) -> int:
+    """The format of the arrays that a preparation gives."""
+    return UNSCALED_FORMAT if _unscaled(preparation) else FORMAT
+
+
+def _unscaled(preparation: Preparation) -> bool:
+    return any(INTENSITIES[one.kind].bounds is None for one in preparation.intensity)
 
 
 def _hashes(job: CaseJob) -> tuple[str, str]:
@@ -94,7 +110,7 @@ def _hashes(job: CaseJob) -> tuple[str, str]:
             "files": [_below(job.data_root, path) for path in sources],
             "preparation": job.preparation.model_dump(mode="json"),
             "labels": sorted(job.mapping.values.items()),
-            "format": FORMAT,
+            "format": format_of(job.preparation),
         }
     )
     return content, key
@@ -115,8 +131,7 @@ def _raw_range(image: sitk.Image) -> Ranges:
     for raw in array_CZYX(image):
         # Every n-th voxel: percentiles of half a million are exact enough for a warning.
         sample = raw.ravel()[:: max(1, raw.size // _MOST_SAMPLED)]
-        low, high = np.percentile(sample, (1, 99))
-        ranges.append((float(low), float(high)))
+        ranges.append(percentiles_of(sample, (1, 99)))
     return tuple(ranges)
 
 

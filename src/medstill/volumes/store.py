@@ -3,10 +3,11 @@
     ROOT/preparation.json     the preparation
     ROOT/index.json           which cases there are, and the hash of the data; written last
     ROOT/skipped.json         what was left out, and why
-    ROOT/cases/ID/            image.npy (float16, C Z Y X), label.npy (uint8, Z Y X),
-                              places.npy (int32, rows of: class z y x), case.json
+    ROOT/cases/ID/            image.npy (float16, or float32 if unscaled; C Z Y X), label.npy
+                              (uint8, Z Y X), places.npy (int32, rows of: class z y x), case.json
 
-float16 keeps 1/2048 of intensities between 0 and 1: a fifth of a HU in a window of 400 HU.
+float16 keeps 1/2048 of intensities between 0 and 1: a fifth of a HU in a window of 400 HU. Raw ones
+it would round or overflow.
 """
 
 from __future__ import annotations
@@ -94,21 +95,26 @@ def case_folder(root: Path, case_id: str) -> Path:
 
 
 def write_case(
-    folder: Path, stored: StoredCase, image_CZYX: NDArray[Any], label_ZYX: LabelArray | None
+    folder: Path,
+    stored: StoredCase,
+    image_CZYX: NDArray[Any],
+    label_ZYX: LabelArray | None,
+    numbers: type[np.floating] = np.float16,
 ) -> None:
     """Write one case, all or nothing, with places of its foreground classes.
 
     Args:
         folder: Folder of the case; an older one is replaced.
         stored: What is kept beside the arrays.
-        image_CZYX: Prepared image, stored as float16.
+        image_CZYX: Prepared image.
         label_ZYX: Class values, 255 for ignore; None without a label.
+        numbers: Type that the image is stored in.
 
     Raises:
         StorageError: The disk is full or not writable.
     """
     with atomic_folder(folder) as draft:
-        np.save(draft / "image.npy", image_CZYX.astype(np.float16), allow_pickle=False)
+        np.save(draft / "image.npy", image_CZYX.astype(numbers), allow_pickle=False)
         if label_ZYX is not None:
             np.save(draft / "label.npy", label_ZYX, allow_pickle=False)
             places = places_of(label_ZYX, seed=_seed_of(stored.info.id))
