@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -17,47 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from medstill.config import NOT_DECIDING, Study, content_hash, deciding, study_hash
-from medstill.errors import RunError, StorageError
+from medstill.errors import RunError
+from medstill.storage import storage_errors
 
 STAGE_FILE = "stage.json"
 MANIFEST_FILE = "manifest.json"
 DRAFT_PREFIX = ".partial-"
 """Folders of this prefix hold what is being written; a killed writer leaves its own behind."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NOT_WRITABLE = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS),
-    # A file stands where a folder should be, or the other way round.
-    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
-)
-
 VERSIONED = ("medstill", "numpy", "SimpleITK", "torch", "pytorch-lightning", "monai", "onnxruntime")
-
-
-@contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into a `StorageError` that names the place.
-
-    Raises:
-        StorageError: No space or no quota left at `path`, or it may or can not be written.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        # PyTorch raises a RuntimeError of its own on top of the system's error.
-        found = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(found, OSError):
-            raise
-        if found.errno in _FULL:
-            raise StorageError(
-                f"No space left while writing '{path}'. Free some space on that disk or choose "
-                "another output folder; finished parts are kept and skipped on a repeat."
-            ) from error
-        if found.errno in _NOT_WRITABLE:
-            raise StorageError(
-                f"Cannot write '{path}': {found.strerror}. Choose a folder that you may write to."
-            ) from error
-        raise
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medstill.errors import RunError
-from medstill.runs import is_finished, storage_errors
+from medstill.runs import is_finished
+from medstill.storage import storage_errors
 from medstill.study.folder import (
     TEST,
     is_complete,

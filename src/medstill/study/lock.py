@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medstill.errors import RunError, require
-from medstill.runs import storage_errors
+from medstill.storage import storage_errors
 
 LOCK_FILE = "lock"
 """It stays; the operating system knows whether a process holds it."""

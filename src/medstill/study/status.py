@@ -14,7 +14,8 @@ from medstill.config import Record
 from medstill.errors import RunError
 from medstill.links import follow
 from medstill.refs import TEACHER
-from medstill.runs import MANIFEST_FILE, is_finished, read_json, read_study, storage_errors
+from medstill.runs import MANIFEST_FILE, is_finished, read_json, read_study
+from medstill.storage import storage_errors
 from medstill.study.folder import (
     Listed,
     failures_of,
