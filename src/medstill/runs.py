@@ -88,9 +88,23 @@ def read_json(path: Path) -> Any:
             "and has the stage that writes it finished?"
         ) from error
     except ValueError as error:
-        raise RunError(
-            f"'{path}' is damaged ({error}). Delete its folder and repeat the command."
-        ) from error
+        raise _damaged(path, str(error)) from error
+
+
+def read_rows(path: Path) -> tuple[dict[str, Any], ...]:
+    """Read JSON that is a list of objects.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
+    content = read_json(path)
+    if not (isinstance(content, list) and all(isinstance(row, dict) for row in content)):
+        raise _damaged(path, "expected a list of objects, found something else")
+    return tuple(content)
+
+
+def _damaged(path: Path, found: str) -> RunError:
+    return RunError(f"'{path}' is damaged ({found}). Delete its folder and repeat the command.")
 
 
 @dataclass(frozen=True)
@@ -104,12 +118,11 @@ class Stage:
         """Whether the stage was finished with the same key.
 
         Raises:
-            RunError: The folder holds the same stage of another study.
+            RunError: The folder holds the same stage of another study, or is damaged.
         """
-        path = self.folder / STAGE_FILE
-        if not path.exists():
+        if not (self.folder / STAGE_FILE).exists():
             return False
-        found = read_json(path)
+        found = read_stage(self.folder)
         if found.get("hash") == content_hash(dict(self.key)):
             return bool(found.get("finished"))
         raise RunError(
@@ -129,7 +142,7 @@ class Stage:
 
     def result(self) -> dict[str, Any]:
         """The small result kept by `finish`."""
-        return dict(read_json(self.folder / STAGE_FILE)["result"])
+        return dict(read_stage(self.folder)["result"])
 
     def _write(self, *, finished: bool, result: Mapping[str, Any]) -> None:
         key = json.loads(json.dumps(dict(self.key), default=str))
@@ -141,8 +154,19 @@ class Stage:
 
 def is_finished(folder: Path) -> bool:
     """Whether the stage of a folder is finished, whatever decided it."""
-    path = folder / STAGE_FILE
-    return path.exists() and bool(read_json(path).get("finished"))
+    return (folder / STAGE_FILE).exists() and bool(read_stage(folder).get("finished"))
+
+
+def read_stage(folder: Path) -> dict[str, Any]:
+    """What `stage.json` of a folder says: `hash`, `key`, `finished` and `result`.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
+    content = read_json(folder / STAGE_FILE)
+    if not (isinstance(content, dict) and isinstance(content.get("result"), dict)):
+        raise _damaged(folder / STAGE_FILE, "expected an object with a result, got another")
+    return content
 
 
 def _difference(found: Any, asked: Mapping[str, Any]) -> str:
@@ -244,9 +268,13 @@ def read_study(folder: Path) -> Study:
     """The study of a run folder.
 
     Raises:
-        RunError: The folder holds no run.
+        RunError: The folder holds no run, or is damaged.
     """
-    return Study.model_validate(read_json(folder / MANIFEST_FILE)["study"])
+    content = read_json(folder / MANIFEST_FILE)
+    try:
+        return Study.model_validate(content["study"])
+    except (TypeError, LookupError) as error:
+        raise _damaged(folder / MANIFEST_FILE, "expected an object with a study") from error
 
 
 def log_to(path: Path) -> logging.Handler:

@@ -13,7 +13,7 @@ from medstill.config import Study, content_hash, deciding
 from medstill.errors import RunError
 from medstill.links import gallery_folder
 from medstill.refs import TEACHER, ModelRef, student_refs
-from medstill.runs import STAGE_FILE, Stage, atomic, read_json, write_json
+from medstill.runs import Stage, atomic, read_json, read_stage, write_json
 from medstill.stages import (
     Opened,
     load_network,
@@ -100,7 +100,7 @@ def entries(run: Opened, ref: ModelRef) -> tuple[evaluation.Entry, ...]:
 
 def kept_result(out: Path, ref: ModelRef) -> dict[str, Any]:
     """What the training of a network left, whatever decided it."""
-    return dict(read_json(ref.folder(out) / STAGE_FILE)["result"])
+    return dict(read_stage(ref.folder(out))["result"])
 
 
 def kept_entries(out: Path, study: Study, ref: ModelRef) -> tuple[evaluation.Entry, ...]:
