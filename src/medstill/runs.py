@@ -21,6 +21,8 @@ from medstill.storage import storage_errors
 
 STAGE_FILE = "stage.json"
 MANIFEST_FILE = "manifest.json"
+LOCK_FILE = "lock"
+"""It stays; the operating system knows whether a process holds it (`medstill.lock`)."""
 DRAFT_PREFIX = ".partial-"
 """Folders of this prefix hold what is being written; a killed writer leaves its own behind."""
 
@@ -191,7 +193,7 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 UNCLAIMED = (
     *("prepared", "prepared.link", "split.json", "medstill.log", "failure.json"),
-    MANIFEST_FILE,
+    *(MANIFEST_FILE, LOCK_FILE),
 )
 """What a preparation may leave in a folder that no study has claimed yet."""
 

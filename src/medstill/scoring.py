@@ -171,6 +171,25 @@ def paint_gallery(run: Opened, data: Path) -> None:
             np.savez_compressed(draft, allow_pickle=False, **picture)
 
 
+def compare(out: Path, data: Path) -> evaluation.Summary:
+    """Score every trained network of a run, compare the arms and keep what the report shows.
+
+    It does not take the run's lock: whoever calls it does.
+
+    Returns:
+        What is also written to `comparison.json`.
+    """
+    opened = open_prepared(out)
+    refs = (TEACHER, *student_refs(opened.study))
+    for ref in refs:
+        score(out, ref, data)
+    found = [entry for ref in refs for entry in entries(opened, ref)]
+    summary = evaluation.summarise(found, opened.study.evaluation)
+    write_json(out / COMPARISON_FILE, summary.model_dump(mode="json"))
+    paint_gallery(opened, data)
+    return summary
+
+
 def scoring_key(run: Opened, ref: ModelRef) -> dict[str, Any]:
     """All that decides the test scores of one network of a run."""
     return {

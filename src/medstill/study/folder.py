@@ -24,6 +24,7 @@ from medstill.errors import RunError
 from medstill.links import SUFFIX, follow, link
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.runs import (
+    LOCK_FILE,
     check_run,
     is_finished,
     read_json,
@@ -33,7 +34,6 @@ from medstill.runs import (
     write_json,
 )
 from medstill.study.gridfile import Grid
-from medstill.study.lock import LOCK_FILE
 from medstill.study.points import Point, axes_of
 
 GRID_FILE = "grid.json"
