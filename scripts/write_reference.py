@@ -41,8 +41,8 @@ STUDY_INTRODUCTION = """\
 A YAML file that says everything that decides a result, and nothing about where the data lie. Keys
 may be left out: their defaults stand in. Unknown keys and wrong values are refused, all of them
 at once; what depends on the data or on the networks is told after that, one by one.
-`--set` replaces single values: `--set training.steps=200`; entries of a list that the file has, counted from 0:
-`--set students.0.name=unet-s1`.
+`--set` replaces single values: `--set training.steps=200`; entries of a list that the file has,
+counted from 0: `--set students.0.name=unet-s1`.
 
 Lengths are in mm. Sizes and spacings are in array order: `[z, y, x]` in 3-D, `[y, x]` in 2-D.
 """

@@ -197,5 +197,5 @@ def clean(
     found = cleaning.leftovers(out)
     terminal_study.show_leftovers(console, out, found)
     if found and (yes or typer.confirm("Delete them?")):
-        cleaning.clean(found)
+        cleaning.clean(out, found)
         console.print("Deleted.")

@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 
 from medstill.errors import RunError
-from medstill.runs import atomic, storage_errors
+from medstill.runs import atomic
+from medstill.storage import storage_errors
 
 SUFFIX = ".link"
 PREPARED = "prepared"

@@ -16,8 +16,9 @@ from medstill import deploy, evaluation, handover, scoring, stages, training
 from medstill import reporting as pages
 from medstill.config import Study
 from medstill.links import prepared_folder
+from medstill.lock import alone_in_run, alone_in_training, demand_free
 from medstill.refs import GUIDED, TEACHER, student_refs
-from medstill.runs import check_run, cores, open_run, write_json
+from medstill.runs import check_run, cores, open_run
 from medstill.stages import Job, Perform, in_turn
 from medstill.volumes.layouts import find_dataset
 from medstill.volumes.preparation import draft_preparation
@@ -69,15 +70,18 @@ def run(
         MedstillError: Study, data or folder are wrong; what is finished stays finished.
     """
     data, out = Path(data), Path(out)
+    demand_free(out)
     check(study, data, skip_bad=skip_bad)
-    prepare(study, data, out, skip_bad=skip_bad)
-    perform(jobs(study, data, out, resume=resume))
-    evaluate(out, data)
-    for student in study.students:
-        file = out / MODELS / f"{student.called}.onnx"
-        if not handover.is_current(stages.open_prepared(out), student.called, file):
-            export(out, file, student=student.called)
-    return report(out)
+    check_run(out, study)
+    with alone_in_run(out):
+        _prepare(study, find_dataset(data, skip_bad=skip_bad), out, skip_bad)
+        perform(jobs(study, data, out, resume=resume))
+        scoring.compare(out, data)
+        for student in study.students:
+            file = out / MODELS / f"{student.called}.onnx"
+            if not handover.is_current(stages.open_prepared(out), student.called, file):
+                export(out, file, student=student.called)
+        return report(out)
 
 
 def check(study: Study, data: AnyPath, *, skip_bad: bool = False) -> None:
@@ -107,18 +111,19 @@ def prepare(study: Study, data: AnyPath, out: AnyPath, *, skip_bad: bool = False
 
     Raises:
         DataError: Images, labels, layout or split are wrong.
-        RunError: `out` belongs to another study.
+        RunError: `out` belongs to another study, or another process computes into it.
     """
     data, out = Path(data), Path(out)
     dataset = find_dataset(data, skip_bad=skip_bad)
     check_run(out, study)
-    prepared = prepare_cases(
-        dataset,
-        study.data,
-        prepared_folder(out),
-        workers=study.engine.workers,
-        skip_bad=skip_bad,
-    )
+    with alone_in_run(out):
+        return _prepare(study, dataset, out, skip_bad)
+
+
+def _prepare(study: Study, dataset: Dataset, out: Path, skip_bad: bool) -> PreparedSet:
+    check_run(out, study)
+    target, workers = prepared_folder(out), study.engine.workers
+    prepared = prepare_cases(dataset, study.data, target, workers=workers, skip_bad=skip_bad)
     divide(study, dataset, prepared, out)
     return prepared
 
@@ -159,7 +164,8 @@ def jobs(study: Study, data: Path, out: Path, *, resume: bool = True) -> tuple[J
 def train_teacher(out: AnyPath, *, resume: bool = True) -> dict[str, Any]:
     """Train the teacher of a prepared run on all training patients; see `stages.train`."""
     out = Path(out)
-    return stages.train(out, TEACHER, resume)
+    with alone_in_training(out):
+        return stages.train(out, TEACHER, resume)
 
 
 def distill(
@@ -182,14 +188,15 @@ def distill(
 
     Raises:
         UnknownNameError: The study has no such student or arm.
-        RunError: The teacher is not finished, and an arm learns from it.
+        RunError: The teacher is not finished, and an arm learns from it; or `alone_in_training`.
     """
     out = Path(out)
     opened = stages.open_prepared(out)
     chosen = handover.students(opened.study, student, arms)
     if any(ref.arm in GUIDED for ref in chosen):
         stages.training_result(opened, TEACHER)
-    return {ref.name: stages.train(out, ref, resume) for ref in chosen}
+    with alone_in_training(out):
+        return {ref.name: stages.train(out, ref, resume) for ref in chosen}
 
 
 def evaluate(out: AnyPath, data: AnyPath) -> Summary:
@@ -199,15 +206,9 @@ def evaluate(out: AnyPath, data: AnyPath) -> Summary:
         What is also written to `comparison.json`.
     """
     out, data = Path(out), Path(data)
-    opened = stages.open_prepared(out)
-    refs = (TEACHER, *student_refs(opened.study))
-    for ref in refs:
-        scoring.score(out, ref, data)
-    entries = [entry for ref in refs for entry in scoring.entries(opened, ref)]
-    summary = evaluation.summarise(entries, opened.study.evaluation)
-    write_json(out / scoring.COMPARISON_FILE, summary.model_dump(mode="json"))
-    scoring.paint_gallery(opened, data)
-    return summary
+    stages.open_prepared(out)
+    with alone_in_run(out):
+        return scoring.compare(out, data)
 
 
 def evaluate_masks(

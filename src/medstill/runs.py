@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -17,47 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from medstill.config import NOT_DECIDING, Study, content_hash, deciding, study_hash
-from medstill.errors import RunError, StorageError
+from medstill.errors import RunError
+from medstill.storage import storage_errors
 
 STAGE_FILE = "stage.json"
 MANIFEST_FILE = "manifest.json"
+LOCK_FILE = "lock"
+"""It stays; the operating system knows whether a process holds it (`medstill.lock`)."""
 DRAFT_PREFIX = ".partial-"
 """Folders of this prefix hold what is being written; a killed writer leaves its own behind."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NOT_WRITABLE = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS),
-    # A file stands where a folder should be, or the other way round.
-    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
-)
-
 VERSIONED = ("medstill", "numpy", "SimpleITK", "torch", "pytorch-lightning", "monai", "onnxruntime")
-
-
-@contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into a `StorageError` that names the place.
-
-    Raises:
-        StorageError: No space or no quota left at `path`, or it may or can not be written.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        # PyTorch raises a RuntimeError of its own on top of the system's error.
-        found = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(found, OSError):
-            raise
-        if found.errno in _FULL:
-            raise StorageError(
-                f"No space left while writing '{path}'. Free some space on that disk or choose "
-                "another output folder; finished parts are kept and skipped on a repeat."
-            ) from error
-        if found.errno in _NOT_WRITABLE:
-            raise StorageError(
-                f"Cannot write '{path}': {found.strerror}. Choose a folder that you may write to."
-            ) from error
-        raise
 
 
 @contextlib.contextmanager
@@ -121,9 +90,23 @@ def read_json(path: Path) -> Any:
             "and has the stage that writes it finished?"
         ) from error
     except ValueError as error:
-        raise RunError(
-            f"'{path}' is damaged ({error}). Delete its folder and repeat the command."
-        ) from error
+        raise _damaged(path, str(error)) from error
+
+
+def read_rows(path: Path) -> tuple[dict[str, Any], ...]:
+    """Read JSON that is a list of objects.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
+    content = read_json(path)
+    if not (isinstance(content, list) and all(isinstance(row, dict) for row in content)):
+        raise _damaged(path, "expected a list of objects, found something else")
+    return tuple(content)
+
+
+def _damaged(path: Path, found: str) -> RunError:
+    return RunError(f"'{path}' is damaged ({found}). Delete its folder and repeat the command.")
 
 
 @dataclass(frozen=True)
@@ -137,12 +120,11 @@ class Stage:
         """Whether the stage was finished with the same key.
 
         Raises:
-            RunError: The folder holds the same stage of another study.
+            RunError: The folder holds the same stage of another study, or is damaged.
         """
-        path = self.folder / STAGE_FILE
-        if not path.exists():
+        if not (self.folder / STAGE_FILE).exists():
             return False
-        found = read_json(path)
+        found = read_stage(self.folder)
         if found.get("hash") == content_hash(dict(self.key)):
             return bool(found.get("finished"))
         raise RunError(
@@ -162,7 +144,7 @@ class Stage:
 
     def result(self) -> dict[str, Any]:
         """The small result kept by `finish`."""
-        return dict(read_json(self.folder / STAGE_FILE)["result"])
+        return dict(read_stage(self.folder)["result"])
 
     def _write(self, *, finished: bool, result: Mapping[str, Any]) -> None:
         key = json.loads(json.dumps(dict(self.key), default=str))
@@ -174,8 +156,19 @@ class Stage:
 
 def is_finished(folder: Path) -> bool:
     """Whether the stage of a folder is finished, whatever decided it."""
-    path = folder / STAGE_FILE
-    return path.exists() and bool(read_json(path).get("finished"))
+    return (folder / STAGE_FILE).exists() and bool(read_stage(folder).get("finished"))
+
+
+def read_stage(folder: Path) -> dict[str, Any]:
+    """What `stage.json` of a folder says: `hash`, `key`, `finished` and `result`.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
+    content = read_json(folder / STAGE_FILE)
+    if not (isinstance(content, dict) and isinstance(content.get("result"), dict)):
+        raise _damaged(folder / STAGE_FILE, "expected an object with a result, got another")
+    return content
 
 
 def _difference(found: Any, asked: Mapping[str, Any]) -> str:
@@ -200,7 +193,7 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 UNCLAIMED = (
     *("prepared", "prepared.link", "split.json", "medstill.log", "failure.json"),
-    MANIFEST_FILE,
+    *(MANIFEST_FILE, LOCK_FILE),
 )
 """What a preparation may leave in a folder that no study has claimed yet."""
 
@@ -277,9 +270,13 @@ def read_study(folder: Path) -> Study:
     """The study of a run folder.
 
     Raises:
-        RunError: The folder holds no run.
+        RunError: The folder holds no run, or is damaged.
     """
-    return Study.model_validate(read_json(folder / MANIFEST_FILE)["study"])
+    content = read_json(folder / MANIFEST_FILE)
+    try:
+        return Study.model_validate(content["study"])
+    except (TypeError, LookupError) as error:
+        raise _damaged(folder / MANIFEST_FILE, "expected an object with a study") from error
 
 
 LOG_FORMAT = "%(levelname)s: %(message)s"

@@ -13,7 +13,7 @@ from medstill.config import Study, content_hash, deciding
 from medstill.errors import RunError
 from medstill.links import gallery_folder
 from medstill.refs import TEACHER, ModelRef, student_refs
-from medstill.runs import STAGE_FILE, Stage, atomic, read_json, write_json
+from medstill.runs import Stage, atomic, read_json, read_stage, write_json
 from medstill.stages import (
     Opened,
     load_network,
@@ -100,7 +100,7 @@ def entries(run: Opened, ref: ModelRef) -> tuple[evaluation.Entry, ...]:
 
 def kept_result(out: Path, ref: ModelRef) -> dict[str, Any]:
     """What the training of a network left, whatever decided it."""
-    return dict(read_json(ref.folder(out) / STAGE_FILE)["result"])
+    return dict(read_stage(ref.folder(out))["result"])
 
 
 def kept_entries(out: Path, study: Study, ref: ModelRef) -> tuple[evaluation.Entry, ...]:
@@ -169,6 +169,25 @@ def paint_gallery(run: Opened, data: Path) -> None:
         picture = picture_of(image, truth, run.prepared.preparation)
         with atomic(pages[case.id]) as draft:
             np.savez_compressed(draft, allow_pickle=False, **picture)
+
+
+def compare(out: Path, data: Path) -> evaluation.Summary:
+    """Score every trained network of a run, compare the arms and keep what the report shows.
+
+    It does not take the run's lock: whoever calls it does.
+
+    Returns:
+        What is also written to `comparison.json`.
+    """
+    opened = open_prepared(out)
+    refs = (TEACHER, *student_refs(opened.study))
+    for ref in refs:
+        score(out, ref, data)
+    found = [entry for ref in refs for entry in entries(opened, ref)]
+    summary = evaluation.summarise(found, opened.study.evaluation)
+    write_json(out / COMPARISON_FILE, summary.model_dump(mode="json"))
+    paint_gallery(opened, data)
+    return summary
 
 
 def scoring_key(run: Opened, ref: ModelRef) -> dict[str, Any]:

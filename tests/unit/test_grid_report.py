@@ -105,6 +105,7 @@ def test_every_comparison_has_its_verdict_with_size_and_n(study, page) -> None:
 def test_better_and_worse_are_told_apart_and_counted(folder, tmp_path) -> None:
     def change(table):
         for gain in table["gains"]:
+            gain["verdict"] = "no difference shown"
             if gain["row"] == ROW:
                 gain["verdict"] = "better" if gain["metric"] == "dice" else "worse"
 

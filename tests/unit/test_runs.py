@@ -22,10 +22,10 @@ from medstill.runs import (
     open_run,
     read_json,
     read_study,
-    storage_errors,
     versions,
     write_json,
 )
+from medstill.storage import storage_errors
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -137,6 +137,18 @@ def test_a_full_disk_below_another_error_is_found():
 
     with pytest.raises(StorageError, match="No space left"), storage_errors(Path("a")):
         raise_on_top()
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_a_full_disk_below_errors_without_a_number_is_found(levels):
+    def raise_on_top(levels):
+        try:
+            raise FULL if levels == 0 else raise_on_top(levels - 1)
+        except OSError as error:
+            raise OSError("while writing an element") from error
+
+    with pytest.raises(StorageError, match="No space left"), storage_errors(Path("a")):
+        raise_on_top(levels - 1)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOENT, "gone"), RuntimeError("else"), KeyError()])

@@ -56,7 +56,7 @@ def test_the_time_left_counts_every_teacher_with_its_pretraining(root, place, st
 
 def test_finished_teachers_took_as_long_as_all_of_them(root):
     folder = root / "shared" / "teacher-0123"
-    write_json(folder / "stage.json", {"finished": True})
+    write_json(folder / "stage.json", {"finished": True, "result": {}})
     write_json(folder / "history.json", [{"step": 200, "steps_per_s": 4.0}])
     (training,) = grid_status(root).trainings.values()
     assert training.duration_s == 3 * (100 + 200) / 4
@@ -70,7 +70,7 @@ def test_of_finished_teachers_the_last_checkpoints_go_and_the_weights_stay(root)
             (folder / f"fold-{number}" / name).write_bytes(b"12345")
     assert leftovers(root) == ()
     for place in (folder, folder / "test"):
-        write_json(place / "stage.json", {"finished": True})
+        write_json(place / "stage.json", {"finished": True, "result": {}})
     found = leftovers(root)
     assert {entry.path for entry in found} == {folder / f"fold-{n}" / "last.ckpt" for n in range(3)}
     assert {(entry.what, entry.size_bytes) for entry in found} == {

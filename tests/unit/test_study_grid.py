@@ -12,12 +12,12 @@ from grids import AXES, Inline, run_all, tiny_grid
 from medstill import PredictOptions, deploy, pipeline, training
 from medstill.errors import ConfigError, DataError, RunError
 from medstill.links import follow
+from medstill.lock import alone
 from medstill.refs import TEACHER, ModelRef
 from medstill.runs import is_finished
 from medstill.study import GridOptions, expand, grid_status, run_grid
 from medstill.study.cleaning import leftovers
 from medstill.study.folder import read_grid, run_folder
-from medstill.study.lock import alone
 
 RATES = {"key": "training.learning_rate", "values": [0.002, 0.003]}
 CONTROL, DISTILLED = ModelRef("control", "unet-s1", 0), ModelRef("distilled", "unet-s1", 0)
@@ -54,7 +54,7 @@ def test_what_runs_share_is_trained_once(finished):
     for ref in (TEACHER, CONTROL):
         assert ref.folder(first) == ref.folder(second) != ref.folder(other)
     assert DISTILLED.folder(first) != DISTILLED.folder(second)
-    kinds = sorted(path.name.rsplit("-", 1)[0] for path in (out / "shared").iterdir())
+    kinds = sorted(path.name.rsplit("-", 1)[0] for path in (out / "shared").glob("*-*"))
     assert kinds == sorted(["prepared", *["gallery", "teacher", "control"] * 2, *["distilled"] * 4])
     assert len(done) == 2 * (2 + 2 + 4) + 4
     assert len(set(done)) == len(done)
@@ -258,7 +258,7 @@ def test_a_folder_is_computed_into_by_one_process_at_a_time(finished, grid, phan
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGKILL")
 def test_a_killed_process_frees_its_folder_at_once(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from medstill.study.lock import alone\n"
+        "import sys, time; from pathlib import Path; from medstill.lock import alone\n"
         "with alone(Path(sys.argv[1])): print('mine', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

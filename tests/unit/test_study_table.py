@@ -130,7 +130,7 @@ def test_cleaning_deletes_what_can_be_computed_again_and_no_score(out, phantom, 
     names = sorted({entry.path.name for entry in found})
     assert names == ["best.ckpt", "cases", "last.ckpt", "predictions"]
     assert all(entry.size_bytes > 0 for entry in found)
-    clean(found)
+    clean(out, found)
     assert not any(entry.path.exists() for entry in found)
     assert leftovers(out) == ()
     assert kept(out) == scores
@@ -145,7 +145,7 @@ def test_cleaning_deletes_what_can_be_computed_again_and_no_score(out, phantom, 
 def test_a_cleaned_student_whose_folder_is_deleted_comes_back(out, phantom, tiny_with, tmp_path):
     run = run_folder(out, "fold-0_loss-kl")
     stage = (DISTILLED.folder(run) / "stage.json").read_bytes()
-    clean(leftovers(out))
+    clean(out, leftovers(out))
     with pytest.raises(RunError, match=r"no prepared cases .*cleaned away, delete the folder"):
         stages.load_network(stages.open_prepared(run), DISTILLED)
     shutil.rmtree(DISTILLED.folder(run))
@@ -160,7 +160,7 @@ def test_runs_can_be_added_to_a_cleaned_grid(out, phantom, tiny_with):
 
     from grids import AXES
 
-    clean(leftovers(out))
+    clean(out, leftovers(out))
     more = copy.deepcopy(AXES)
     more["loss"]["points"]["cwd"] = {"distillation.maps": [{"loss": "cwd"}]}
     outcome, done = run_all(tiny_grid(tiny_with(), more), phantom, out, only=("fold=0",))
@@ -179,7 +179,7 @@ def test_what_no_run_uses_goes_but_for_its_scores(out, phantom, tiny_with):
     assert lost / "best.ckpt" in found
     assert out / "shared" / "control-0123456789abcdef" in found
     assert TEACHER.folder(run_folder(out, "fold-0_loss-kl")) / "best.ckpt" not in found
-    clean(leftovers(out))
+    clean(out, leftovers(out))
     assert kept(out) == scores
 
 

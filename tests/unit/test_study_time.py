@@ -22,7 +22,7 @@ def out(finished_grid, tmp_path):
 
 
 def test_a_cleaned_study_is_timed_and_its_table_stays_as_it_is(out):
-    clean(leftovers(out))
+    clean(out, leftovers(out))
     before = {name: (out / name).read_bytes() for name in ("table.json", "table.md", "grid.json")}
     done = CliRunner().invoke(cli.app, ["study", "time", str(out)])
     assert done.exit_code == 0, done.output

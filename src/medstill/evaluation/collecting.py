@@ -21,7 +21,7 @@ from medstill.evaluation.archive import (
 from medstill.evaluation.arms import score_files
 from medstill.evaluation.scores import ClassScore, ModelScores, load_scores
 from medstill.refs import TEACHER, ModelRef, student_refs
-from medstill.runs import STAGE_FILE, read_json, read_study
+from medstill.runs import is_finished, read_json, read_rows, read_stage, read_study
 
 DIGITS = 6
 """Decimals that are kept: of shares, of mm and of ml."""
@@ -104,14 +104,14 @@ def read_run(folder: Path, point: str, values: Mapping[str, str], commit: str) -
 def _result(folder: Path, ref: ModelRef) -> dict[str, Any]:
     """The result of a finished training whose test scores are finished too."""
     for stage in (folder, folder / "test"):
-        if not (stage / STAGE_FILE).exists() or not read_json(stage / STAGE_FILE)["finished"]:
+        if not is_finished(stage):
             what = "The training" if stage == folder else "The scoring"
             raise RunError(f"{what} of '{ref.name}' is not finished. Finish the run first.")
-    return dict(read_json(folder / STAGE_FILE)["result"])
+    return dict(read_stage(folder)["result"])
 
 
 def _kept(folder: Path, ref: ModelRef, name: str, result: Mapping[str, Any]) -> Kept:
-    history = read_json(ref.folder(folder) / "history.json")
+    history = read_rows(ref.folder(folder) / "history.json")
     steps = [0, *(entry["step"] for entry in history)]
     seconds = sum(
         (after - before) / entry["steps_per_s"]

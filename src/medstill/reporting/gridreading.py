@@ -20,7 +20,7 @@ from medstill.reporting.gridrecords import (
 )
 from medstill.reporting.reading import checked, validated
 from medstill.reporting.records import ModelRow
-from medstill.runs import MANIFEST_FILE, STAGE_FILE, read_json, read_study
+from medstill.runs import MANIFEST_FILE, STAGE_FILE, read_json, read_stage, read_study
 from medstill.volumes.records import Split
 
 GRID_FILE = "grid.json"
@@ -72,7 +72,7 @@ class GridStudy:
         for run in self.runs_of(row):
             for ref in _networks(run, model):
                 path = ref.folder(run) / STAGE_FILE
-                found = read_json(path)["result"].get("facts") if path.exists() else None
+                found = read_stage(path.parent)["result"].get("facts") if path.exists() else None
                 if found is not None:
                     return validated(path, NetworkFacts, found)
         # The table names the row too where rows differ in a network of one name.

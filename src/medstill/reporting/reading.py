@@ -24,7 +24,7 @@ from medstill.reporting.records import (
     Summary,
     Training,
 )
-from medstill.runs import MANIFEST_FILE, STAGE_FILE, read_json
+from medstill.runs import MANIFEST_FILE, STAGE_FILE, read_json, read_stage
 from medstill.volumes.geometry import array_CZYX, canonical
 from medstill.volumes.io import read_label
 from medstill.volumes.records import Preparation, Split
@@ -175,13 +175,13 @@ def parts_of(split: Split) -> list[tuple[str, int, int]]:
 
 def _training(folder: Path, ref: ModelRef) -> Training:
     path = ref.folder(folder) / STAGE_FILE
-    if not path.exists() or not read_json(path).get("finished"):
+    if not path.exists() or not read_stage(path.parent).get("finished"):
         raise RunError(
             f"The training of '{ref.name}' in '{folder}' is not finished, and the report shows "
             "all of them. Finish it first: 'medstill run' on the same folder takes it up again."
         )
     history = read_json(path.parent / "history.json")
-    return validated(path, Training, {**read_json(path)["result"], "history": history})
+    return validated(path, Training, {**read_stage(path.parent)["result"], "history": history})
 
 
 def _demand(path: Path, state: str, command: str) -> None:

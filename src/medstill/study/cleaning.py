@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from medstill.errors import RunError
-from medstill.runs import is_finished, storage_errors
+from medstill.lock import alone
+from medstill.runs import is_finished
+from medstill.storage import storage_errors
 from medstill.study.folder import (
     TEST,
     is_complete,
@@ -48,31 +51,57 @@ def leftovers(root: Path) -> tuple[Leftover, ...]:
     Raises:
         RunError: The folder holds no grid, or it is being computed.
     """
+    with _at_rest(root):
+        return _listed(root)
+
+
+def clean(root: Path, found: Iterable[Leftover]) -> None:
+    """Delete what `leftovers` found, but for what a run has come to need since.
+
+    Raises:
+        RunError: The folder holds no grid, or it is being computed.
+    """
+    with _at_rest(root):
+        still = {entry.path for entry in _listed(root)}
+        for entry in found:
+            if entry.path in still:
+                _delete(entry.path)
+
+
+@contextmanager
+def _at_rest(root: Path) -> Iterator[None]:
+    """Keep everybody from computing the grid of a folder, which nobody does at present."""
+    # Asked first, since a lock leaves its file in any folder.
+    read_grid(root)
     if is_alive(root):
         raise RunError(f"'{root}' is being computed at present. Clean it when that has ended.")
+    shared = shared_folder(root)
+    with alone(root), alone(shared) if shared.is_dir() else nullcontext():
+        yield
+
+
+def _delete(path: Path) -> None:
+    with storage_errors(path):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _listed(root: Path) -> tuple[Leftover, ...]:
     users = _users(root)
     found: list[tuple[Path, str]] = []
     shared = shared_folder(root)
-    alone = shared.parent == root
+    unshared = shared.parent == root
     for folder in sorted(shared.glob("*-*")):
         runs = users.get(folder, [])
-        if alone:
+        if unshared:
             found += _of_folder(folder, used=bool(runs), over=all(map(is_complete, runs)))
         elif runs and is_finished(folder) and is_finished(folder / TEST):
             kind = folder.name.rsplit("-", 1)[0]
             found += _of_network(folder, kind, weights=True, over=False)
     sized = [Leftover(path, what, _size(path)) for path, what in found]
     return tuple(entry for entry in sized if entry.path.exists())
-
-
-def clean(found: tuple[Leftover, ...]) -> None:
-    """Delete what `leftovers` found."""
-    for entry in found:
-        with storage_errors(entry.path):
-            if entry.path.is_dir():
-                shutil.rmtree(entry.path)
-            else:
-                entry.path.unlink(missing_ok=True)
 
 
 def _users(root: Path) -> dict[Path, list[Path]]:

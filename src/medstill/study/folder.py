@@ -23,10 +23,18 @@ from medstill.config import Record, content_hash, study_hash
 from medstill.errors import RunError
 from medstill.links import SUFFIX, follow, link
 from medstill.refs import TEACHER, ModelRef, student_refs
-from medstill.runs import check_run, is_finished, read_json, read_study, versions, write_json
+from medstill.runs import (
+    LOCK_FILE,
+    check_run,
+    is_finished,
+    read_json,
+    read_rows,
+    read_study,
+    versions,
+    write_json,
+)
 from medstill.study.gridfile import Grid
 from medstill.study.identity import draft_keys
-from medstill.study.lock import LOCK_FILE
 from medstill.study.points import Point, axes_of
 
 GRID_FILE = "grid.json"
@@ -181,7 +189,13 @@ def failures_of(run: Path) -> tuple[Failure, ...]:
     path = run / FAILURE_FILE
     if not path.exists():
         return ()
-    return tuple(Failure.model_validate(entry) for entry in read_json(path))
+    try:
+        return tuple(Failure.model_validate(entry) for entry in read_rows(path))
+    except ValidationError as error:
+        raise RunError(
+            f"'{path}' is damaged ({error.error_count()} wrong entries). Delete it; the next "
+            "'medstill study run' tries that run again."
+        ) from error
 
 
 def add_failure(run: Path, failure: Failure) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from medstill import pipeline
 from medstill.errors import MedstillError
+from medstill.lock import alone
 from medstill.runs import cores
 from medstill.stages import Job
 from medstill.study.checking import Checked, check_points, estimate_points
@@ -26,7 +26,6 @@ from medstill.study.folder import (
     shared_folder,
 )
 from medstill.study.gridfile import Grid, load_grid
-from medstill.study.lock import alone
 from medstill.study.points import Point, expand, select
 from medstill.study.runner import LOG_FILE, SideBySide
 from medstill.study.schedule import Performer
@@ -110,7 +109,8 @@ def run_grid(
         claim(out, grid, points)
         if options.shared is not None:
             share_with(out, options.shared)
-        with _alone_in_shared(out):
+        # Commands on single runs keep the shared folder to themselves too.
+        with alone(shared_folder(out)):
             todo = [point for point in chosen if not is_complete(run_folder(out, point.name))]
             ready = prepare_points(todo, source, out)
             work = plan(out, ready, data, resume=options.resume)
@@ -118,12 +118,6 @@ def run_grid(
                 with alive(out):
                     (perform or on_this_machine)(work.jobs, Keeper(out, work))
     return outcome(out, chosen)
-
-
-def _alone_in_shared(out: Path) -> AbstractContextManager[None]:
-    """Keep a folder that several grids share to this one."""
-    shared = shared_folder(out)
-    return nullcontext() if shared.parent == out else alone(shared)
 
 
 def check_grid(grid: Grid, data: Path, options: GridOptions) -> Checked:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -24,6 +25,7 @@ from medstill.runs import DRAFT_PREFIX, is_log_shown, read_json
 
 INTERVAL_S = 1.0
 PROGRESS_FILE = "progress.json"
+_REPORTED = ("step", "steps", "steps_per_s")
 _ALL = Path()
 """Stands for the bar of all trainings."""
 
@@ -120,7 +122,7 @@ def _show_headline(found: Headline, view: Progress, bars: dict[Path, TaskID]) ->
 
 def _show(path: Path, name: str, view: Progress, bars: dict[Path, TaskID]) -> None:
     try:
-        report = read_json(path)
+        report = read_report(path)
     except RunError:
         return
     rate = max(float(report["steps_per_s"]), 1e-6)
@@ -129,6 +131,22 @@ def _show(path: Path, name: str, view: Progress, bars: dict[Path, TaskID]) -> No
     if path not in bars:
         bars[path] = view.add_task(name, total=report["steps"], rate=text, left=left)
     view.update(bars[path], completed=report["step"], rate=text, left=left)
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """What a training says of itself: `step`, `steps` and `steps_per_s`.
+
+    Raises:
+        RunError: It has ended, or its report is damaged.
+    """
+    report = read_json(path)
+    numbers = report if isinstance(report, dict) else {}
+    if not all(isinstance(numbers.get(key), int | float) for key in _REPORTED):
+        raise RunError(
+            f"'{path}' is damaged: expected {', '.join(_REPORTED)}. Delete it; its training writes "
+            "it anew."
+        )
+    return numbers
 
 
 def _clock(seconds: float) -> str:

@@ -18,8 +18,9 @@ from pathlib import Path
 from medstill.config import Study
 from medstill.errors import MedstillError, RunError
 from medstill.refs import most_at_once
-from medstill.runs import LOG_FORMAT, cores, is_log_shown, log_to, storage_errors
+from medstill.runs import LOG_FORMAT, cores, is_log_shown, log_to
 from medstill.stages import Job, limit_threads
+from medstill.storage import storage_errors
 from medstill.study.schedule import Ended, OnFailure, work_through
 
 LOG_FILE = "medstill.log"

@@ -77,7 +77,7 @@ def plan(root: Path, points: Sequence[Point], data: Path, *, resume: bool = True
         if names or not (run / COMPARISON_FILE).exists():
             name = f"{point.name} comparison"
             needs = tuple(names.values())
-            compare = Job(name, pipeline.evaluate, (run, data), needs, run=point.name)
+            compare = Job(name, scoring.compare, (run, data), needs, run=point.name)
             jobs[run / COMPARISON_FILE] = compare
             users[name] = [point.name]
     return Plan(tuple(jobs.values()), {name: tuple(found) for name, found in users.items()})

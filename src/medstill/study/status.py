@@ -14,7 +14,8 @@ from medstill.config import Record
 from medstill.errors import RunError
 from medstill.links import follow
 from medstill.refs import TEACHER
-from medstill.runs import MANIFEST_FILE, is_finished, read_json, read_study, storage_errors
+from medstill.runs import MANIFEST_FILE, is_finished, read_rows, read_study
+from medstill.storage import storage_errors
 from medstill.study.folder import (
     GridFolder,
     Listed,
@@ -23,7 +24,7 @@ from medstill.study.folder import (
     read_grid,
     run_folder,
 )
-from medstill.study.live import PROGRESS_FILE, Headline, View
+from medstill.study.live import PROGRESS_FILE, Headline, View, read_report
 
 ALIVE_FILE = "running"
 FOLD, PRETRAINING = "fold-", "pretraining"
@@ -218,12 +219,12 @@ def _progress(folder: Path, parts: _Parts) -> dict[str, Any]:
     # A pre-training, or one of several teachers, reports from a folder inside the teacher's.
     places = (folder, *folder.glob("*/"), *folder.glob("fold-*/*/"))
     path = next((p for place in places if (p := place / PROGRESS_FILE).exists()), None)
+    if path is None:
+        return {}
     try:
-        report = {} if path is None else dict(read_json(path))
+        report = read_report(path)
     except RunError:
         # It ended between the two looks.
-        return {}
-    if path is None:
         return {}
     names = path.parent.relative_to(folder).parts
     member = next((int(name[len(FOLD) :]) for name in names if name.startswith(FOLD)), 0)
@@ -235,11 +236,12 @@ def _progress(folder: Path, parts: _Parts) -> dict[str, Any]:
 
 def _pace(folder: Path, parts: _Parts) -> dict[str, Any]:
     try:
-        history = read_json(folder / "history.json")
-    except RunError:
+        history = read_rows(folder / "history.json")
+        rates = [float(entry["steps_per_s"]) for entry in history]
+        steps = parts.members * (parts.before + int(history[-1]["step"]))
+    except (RunError, LookupError, TypeError, ValueError):
+        # It is missing or damaged: how fast it went is not known.
         return {}
-    rates = [entry["steps_per_s"] for entry in history]
-    steps = parts.members * (parts.before + history[-1]["step"])
     return {"step": steps, "steps": steps, "steps_per_s": sum(rates) / len(rates)}
 
 

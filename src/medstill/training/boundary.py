@@ -14,7 +14,7 @@ from torch import nn
 
 from medstill.config import EngineConfig
 from medstill.errors import RunError, TrainingError
-from medstill.runs import read_json, write_json
+from medstill.runs import read_rows, write_json
 from medstill.training import checkpoint
 from medstill.training.checkpoint import BEST, LAST, Best
 from medstill.training.data import SampleSource
@@ -205,8 +205,8 @@ def result_of(folder: Path, best: Best) -> FitResult:
         RunError: The history is missing, damaged or of another training than `best`.
     """
     path = folder / HISTORY_FILE
-    history = tuple(read_json(path))
-    chosen = [entry for entry in history if entry["step"] == best.step]
+    history = read_rows(path)
+    chosen = [entry for entry in history if entry.get("step") == best.step]
     if not chosen:
         raise RunError(
             f"'{path}' should hold the validation of step {best.step}, which chose '{BEST}', but "

@@ -28,7 +28,8 @@ from torch import Tensor
 
 from medstill.config import Record
 from medstill.errors import RunError
-from medstill.runs import atomic_folder, read_json, storage_errors, write_json
+from medstill.runs import atomic_folder, read_json, write_json
+from medstill.storage import storage_errors
 from medstill.training.frozen import Said
 from medstill.volumes.records import PreparedCase
 from medstill.volumes.store import case_folder

@@ -21,7 +21,7 @@ from medstill.errors import (
     StorageError,
 )
 from medstill.runs import atomic
-from medstill.volumes.checks import check_file, not_finite, readable, text_field
+from medstill.volumes.checks import check_file, not_finite, quiet, readable, text_field, truncated
 from medstill.volumes.formats import (
     FLAT_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -53,6 +53,8 @@ __all__ = [
 ]
 
 _DETACHED = {".mhd": "ElementDataFile", ".nhdr": "data file"}
+_READ_BACK = (".tif", ".tiff", ".png", ".nrrd")
+"""Whose headers do not tell how long a whole file is."""
 
 
 def read_image(path: Path) -> sitk.Image:
@@ -205,14 +207,25 @@ def write_image(image: sitk.Image, path: Path) -> None:
     with atomic(path) as draft:
         try:
             sitk.WriteImage(image, str(draft), suffix not in (".nii", ".jpg", ".jpeg"))
-            # ITK writes a NIfTI on a full disk without an error.
-            if suffix != ".nii.gz" or not ends_as_it_should(draft, image):
-                check_file(draft)
+            _check_written(draft, image, suffix)
         except (RuntimeError, DataError) as error:
             raise StorageError(
                 f"'{path}' could not be written ({reason(error)}). Check the free space of that "
                 f"disk, and that '{suffix}' holds {image.GetPixelIDTypeAsString()}."
             ) from error
+
+
+def _check_written(draft: Path, image: sitk.Image, suffix: str) -> None:
+    """Find what ITK wrote on a full disk without an error; the rest it tells itself."""
+    if suffix in _READ_BACK:
+        with quiet():
+            found = sitk.ReadImage(str(draft))
+        # A volume of one slice may come back as a picture, whose array has an axis less.
+        asked, written = (sitk.GetArrayViewFromImage(one).ravel() for one in (image, found))
+        if not np.array_equal(asked, written, equal_nan=True):
+            raise truncated(draft, "the voxels that were written", "others")
+    elif suffix != ".nii.gz" or not ends_as_it_should(draft, image):
+        check_file(draft)
 
 
 def content_hash_of(paths: Iterable[Path]) -> str:

@@ -17,7 +17,8 @@ import SimpleITK as sitk
 
 from medstill.config import DataConfig
 from medstill.errors import DataError, LayoutError, RunError
-from medstill.runs import STAGE_FILE, Stage, storage_errors
+from medstill.runs import STAGE_FILE, Stage
+from medstill.storage import storage_errors
 from medstill.volumes.checks import check_spacing, quiet
 from medstill.volumes.geometry import canonical_spacing_zyx_mm, geometry_of
 from medstill.volumes.io import is_flat, read_image

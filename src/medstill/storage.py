@@ -1,0 +1,57 @@
+"""What the disk refuses, as an error that names the place and the way out."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+from medstill.errors import StorageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    # A file stands where a folder should be, or the other way round.
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
+)
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into a `StorageError` that names the place.
+
+    Raises:
+        StorageError: No space or no quota left at `path`, or it may or can not be written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        found = _told_by_the_system(error)
+        if found is None:
+            raise
+        if found.errno in _FULL:
+            raise StorageError(
+                f"No space left while writing '{path}'. Free some space on that disk or choose "
+                "another output folder; finished parts are kept and skipped on a repeat."
+            ) from error
+        if found.errno in _NOT_WRITABLE:
+            raise StorageError(
+                f"Cannot write '{path}': {found.strerror}. Choose a folder that you may write to."
+            ) from error
+        raise
+
+
+def _told_by_the_system(error: BaseException) -> OSError | None:
+    """The first error with a number of the system's, of an error and all that it arose from.
+
+    PyTorch raises a RuntimeError of its own on top of it, and pydicom an OSError without a number.
+    """
+    found: BaseException | None = error
+    seen: list[BaseException] = []
+    while found is not None and found not in seen:
+        if isinstance(found, OSError) and found.errno is not None:
+            return found
+        seen.append(found)
+        found = found.__cause__ or found.__context__
+    return None
