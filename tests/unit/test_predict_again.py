@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -97,6 +98,17 @@ def test_probabilities_never_replace_the_input(tmp_path):
     with pytest.raises(DataError, match=r"scan_probabilities\.nii\.gz' would overwrite an input"):
         predict_path(model(), source, tmp_path / "scan.nii.gz", options)
     assert source.read_bytes() == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="hard links need rights on Windows")
+def test_an_input_is_known_by_its_other_name_too(scans, tmp_path):
+    other = write(scans / "b.nii.gz")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.nii.gz").hardlink_to(other)
+    before = other.read_bytes()
+    with pytest.raises(DataError, match=r"out/a\.nii\.gz' would overwrite an input"):
+        predict_path(model(), scans, tmp_path / "out", PredictOptions(overwrite=True))
+    assert other.read_bytes() == before
 
 
 def test_probabilities_that_exist_are_replaced_only_on_request(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from medstill.deploy.cases import DICOM_SEG, NIFTI, CaseResult, PredictOptions, check_absent
-from medstill.deploy.files import probability_file
+from medstill.deploy.files import check_no_input, probability_file
 from medstill.errors import DataError
 from medstill.volumes.dicom import choose_series, read_series
 from medstill.volumes.io import check_values, stem_of, suffix_of, write_image
@@ -61,7 +61,7 @@ def predict_series(
     label = _label_file(source, target, options)
     outputs = _outputs(label, segmenter, options)
     paths = [output.path for output in outputs]
-    _check_no_input(paths, series.files)
+    check_no_input(paths, series.files)
     check_absent(paths, options)
     image = read_series(series)
     check_values(image.image, source)
@@ -114,13 +114,3 @@ def _write_probabilities(label: Path) -> Writer:
         write_image(found.probabilities, probability_file(label))
 
     return write
-
-
-def _check_no_input(outputs: list[Path], inputs: tuple[Path, ...]) -> None:
-    sources = {path.resolve() for path in inputs}
-    for path in outputs:
-        if path.resolve() in sources:
-            raise DataError(
-                f"The output '{path}' would overwrite an input image. "
-                "Choose another folder or name for the output."
-            )

@@ -140,11 +140,12 @@ def images_alone(folder: Path) -> tuple[Path, ...]:
         LayoutError: It holds both, so that one of them would be passed over in silence.
     """
     images = image_files(folder)
-    names = {path.name for path in images}
-    others = (path for path in sorted(folder.iterdir()) if path.name not in names)
+    if not images:
+        return ()
+    others = sorted(set(folder.iterdir()).difference(images))
     readable = (path for path in others if path.is_file() and os.access(path, os.R_OK))
     slice_ = next(filter(is_dicom, readable), None)
-    if images and slice_ is not None:
+    if slice_ is not None:
         raise LayoutError(
             f"'{folder}' holds images ('{images[0].name}') and a DICOM series ('{slice_.name}'). "
             "Put them into folders of their own, or ask for a series (--series, --format "
@@ -178,16 +179,14 @@ def check_outputs(jobs: Sequence[Job]) -> None:
     Raises:
         DataError: It is so.
     """
-    places = {path.resolve() for job in jobs for path in job.inputs}
+    check_no_input(
+        (path for job in jobs for path in job.outputs),
+        (path for job in jobs for path in job.inputs),
+    )
     taken: dict[Path, Job] = {}
     for job in jobs:
         for output in job.outputs:
             place = output.resolve()
-            if place in places or any(_same_file(place, path) for path in job.inputs):
-                raise DataError(
-                    f"The output '{output}' would overwrite an input image. "
-                    "Choose another folder or name for the output."
-                )
             if place in taken:
                 raise DataError(
                     f"'{job.inputs[0]}' and '{taken[place].inputs[0]}' are two cases that would "
@@ -196,5 +195,25 @@ def check_outputs(jobs: Sequence[Job]) -> None:
             taken[place] = job
 
 
-def _same_file(first: Path, second: Path) -> bool:
-    return first.exists() and second.exists() and first.samefile(second)
+def check_no_input(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Demand that no output is an input, under whichever name.
+
+    Raises:
+        DataError: One is.
+    """
+    taken = {_place(path) for path in inputs}
+    for output in outputs:
+        if _place(output) in taken:
+            raise DataError(
+                f"The output '{output}' would overwrite an input image. "
+                "Choose another folder or name for the output."
+            )
+
+
+def _place(path: Path) -> object:
+    """What two names of one file share: a link, hard or soft, is the file that it leads to."""
+    try:
+        found = path.stat()
+    except OSError:
+        return path.resolve()
+    return found.st_dev, found.st_ino

@@ -158,11 +158,12 @@ def _places(root: Path, grid: GridFolder) -> dict[Path, Path]:
         paths = [run_folder(root, listed.name) / name for name in listed.networks]
         # A grid of an older version lists no keys: each network stands for itself.
         keys |= dict(zip(paths, listed.keys or map(str, paths), strict=True))
-    begun = {path: follow(path) for path in keys if follow(path) != path}
-    place = {keys[path]: folder for path, folder in begun.items()}
+    folders = {path: follow(path) for path in keys}
+    place = {keys[path]: folder for path, folder in folders.items() if folder != path}
     for path, key in keys.items():
-        place.setdefault(key, path)
-    return {path: begun.get(path, place[key]) for path, key in keys.items()}
+        if folders[path] == path:
+            folders[path] = place.setdefault(key, path)
+    return folders
 
 
 def _run_state(
