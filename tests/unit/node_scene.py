@@ -64,6 +64,18 @@ class Scene:
         self.arrivals.end(session, released=True)
         return new
 
+    def delivered(self, receiver=ARCHIVE, outbox=None):
+        """A receiver has acknowledged the segmentation that is there."""
+        outbox = outbox or self.outbox
+        outbox.sent(KEY, receiver, outbox.result(KEY)[1])
+
+    def done(self, numbers):
+        """A series that was segmented and sent, and whose images are gone."""
+        self.sent(numbers)
+        self.wait(10.0)
+        self.worker.step()
+        self.delivered()
+
     def wait(self, seconds):
         self.now += seconds
         return self.arrivals.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,17 @@ def test_four_slices_stand_in_two_rows_above_the_legend() -> None:
     ]
     assert (paper[80:] == RED).all(axis=-1).any()
     assert (paper[80:] == BLUE).all(axis=-1).any()
+
+
+def test_a_narrow_picture_shows_its_whole_legend_and_note() -> None:
+    """Ink ends before the edge of the paper, and a longer note makes the paper higher only."""
+    tiles = [np.zeros((40, 120, 3), dtype=np.uint8)]
+    long = [replace(LEGEND[0], text="a structure of a long name, 123.4 ml"), LEGEND[1]]
+    short, tall = (montage(tiles, long, note) for note in ("A note.", "A note of many words. " * 9))
+    assert short.shape[1] == tall.shape[1] > 250
+    assert tall.shape[0] > short.shape[0] + 60
+    for paper in (short, tall):
+        assert (paper[46:, -8:] == paper[-1, -1]).all(), "nothing is cut off at the right"
 
 
 def _blob() -> np.ndarray:

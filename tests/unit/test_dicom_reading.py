@@ -198,6 +198,12 @@ def _one_larger(slices: list[Slice]) -> list[Slice]:
     return [*slices[:-1], replace(slices[-1], pixels_YX=np.zeros((ROWS + 1, COLUMNS)))]
 
 
+def _drifting(slices: list[Slice]) -> list[Slice]:
+    """Each step is within 10 % of the others; their sum leaves the grid."""
+    z_mm = (0.0, 2.725, 5.45, 7.75, 10.05)
+    return [replace(item, position=(-10.0, 5.0, z)) for item, z in zip(slices, z_mm, strict=True)]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -205,6 +211,7 @@ def _one_larger(slices: list[Slice]) -> list[Slice]:
         (_one_twice, r"same position \(1 times\).*'03\.dcm' and 'copy\.dcm'|'copy\.dcm' and"),
         (_one_turned, r"mixed orientations: expected.*found.*Remove the slices"),
         (_tilted, r"tilted gantry: expected.*found 2\.8 mm \(15\.6 degrees\).*dcm2niix"),
+        (_drifting, r"uneven slices: expected each within 10%.*found '.*' 17% of a step away"),
         (_one_larger, r"different size or pixel spacing.*Remove the slices"),
     ],
 )
@@ -213,6 +220,44 @@ def test_what_is_no_grid_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(GeometryError, match=message):
         read_series(write(tmp_path / "scan", spoil(series())))
+
+
+def test_two_frames_of_reference_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, series())
+    for name, frame in (("01.dcm", "1.2.3.8"), ("02.dcm", "1.2.3.8"), ("03.dcm", "1.2.3.9")):
+        data = pydicom.dcmread(tmp_path / name)
+        data.FrameOfReferenceUID = frame
+        data.save_as(tmp_path / name)
+    with pytest.raises(GeometryError, match=r"two frames of reference.*1\.2\.3\.9 in '03\.dcm'"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("charset", "codec"),
+    [("ISO_IR 100", "iso8859-1"), ("ISO_IR 192", "utf-8"), ("ISO_IR 101", "iso8859-2")],
+)
+def test_a_series_is_chosen_by_a_description_of_any_character_set(
+    tmp_path: Path, charset: str, codec: str
+) -> None:
+    write(tmp_path, series())
+    for path in tmp_path.glob("*.dcm"):
+        data = pydicom.dcmread(path)
+        data.SpecificCharacterSet, data.SeriesDescription = charset, "venös"
+        data.save_as(path)
+    assert "venös".encode(codec) in path.read_bytes()
+    assert choose_series(tmp_path, "venös").description == "venös"
+
+
+@pytest.mark.parametrize("kind", ["4.2", "9.1.1", "30", "90.1", "131", "200.2", "481.2"])
+def test_objects_without_pixels_do_not_make_a_study_unreadable(tmp_path: Path, kind: str) -> None:
+    write(tmp_path, series())
+    data = pydicom.dcmread(tmp_path / "01.dcm")
+    for name in ("PixelData", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel"):
+        delattr(data, name)
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = f"1.2.840.10008.5.1.4.1.1.{kind}"
+    data.SeriesInstanceUID = "1.2.3.7"
+    data.save_as(tmp_path / "other.dcm")
+    assert [item.uid for item in find_series(tmp_path)] == ["1.2.3.1"]
 
 
 def test_a_missing_position_is_refused(tmp_path: Path) -> None:

@@ -63,6 +63,34 @@ def test_names_in_other_scripts_survive(tmp_path: Path) -> None:
     assert made.seg.PatientName == "Yamada^Tarou=山田^太郎=やまだ^たろう"
 
 
+def test_slices_may_say_that_they_have_one_frame(tmp_path: Path) -> None:
+    made = make(tmp_path, Plan())
+    changed(made, lambda data: setattr(data, "NumberOfFrames", 1))
+    for write in (dicom.write_seg, dicom.write_rtstruct, dicom.write_capture):
+        path = write(made.label, made.sources, contract(), tmp_path / "one.dcm")
+        assert errors_of(path) == []
+        path.unlink()
+
+
+def test_no_private_element_is_copied_from_within_a_sequence(tmp_path: Path) -> None:
+    made = make(tmp_path, Plan())
+
+    def hide(data: Any) -> None:
+        item = pydicom.Dataset()
+        item.PatientID, item.TypeOfPatientID = "1", "TEXT"
+        item.private_block(0x0009, "SECRET", create=True).add_new(0x01, "LO", "private inside")
+        data.OtherPatientIDsSequence = [item]
+
+    changed(made, hide)
+    assert b"private inside" in made.sources[0].read_bytes()
+    for write in (dicom.write_seg, dicom.write_rtstruct, dicom.write_capture):
+        path = write(made.label, made.sources, contract(), tmp_path / "one.dcm")
+        found = path.read_bytes()
+        assert b"private inside" not in found
+        assert b"SECRET" not in found
+        path.unlink()
+
+
 def test_a_missing_frame_of_reference_is_told(tmp_path: Path) -> None:
     made = make(tmp_path, Plan())
     changed(made, lambda data: delattr(data, "FrameOfReferenceUID"))

@@ -57,7 +57,7 @@ def test_a_series_broken_off_waits_for_its_sender_and_then_fails(scene):
     assert scene.wait(1.0) == []
     assert scene.state == State.FAILED
     assert (
-        "Send the series again"
+        "Send the whole series again"
         in (scene.shelves.place(State.FAILED, KEY) / "reason.txt").read_text()
     )
     assert scene.sent([1, 2, 3]) == [True, True, True]
@@ -85,9 +85,11 @@ def test_an_association_that_began_before_another_broke_off_does_not_heal_it(sce
 
 def test_a_series_with_a_refused_instance_is_not_complete(scene):
     session, _ = scene.put([1, 2])
-    scene.arrivals.refuse(KEY, session)
+    scene.arrivals.refuse(KEY, name_of("3"), session)
     scene.arrivals.end(session, released=True)
     assert scene.wait(50.0) == []
+    scene.sent([1])
+    assert scene.wait(10.0) == [], "the refused one is still missing"
     scene.sent([3])
     assert scene.wait(10.0) == [KEY]
 
@@ -122,7 +124,7 @@ def test_a_series_that_comes_again_is_not_segmented_again(scene, steps):
     if steps:
         scene.worker.step()
     if steps == 2:
-        scene.outbox.sent(KEY, ARCHIVE)
+        scene.delivered()
         scene.outbox.sweep()
     state = scene.state
     assert scene.sent([1, 2]) == [False, False]
@@ -170,7 +172,7 @@ def test_a_series_that_grows_after_its_images_are_gone_waits_for_all_of_them(sce
     scene.sent([1, 2])
     scene.wait(10.0)
     scene.worker.step()
-    scene.outbox.sent(KEY, ARCHIVE)
+    scene.delivered()
     scene.outbox.sweep()
     assert scene.sent([3]) == [True]
     assert scene.wait(50.0) == [], "one instance alone must not be segmented"

@@ -86,11 +86,36 @@ def test_malformed_objects_are_refused_and_the_association_goes_on(config, recei
         association = associate(config)
         bad = pydicom.dcmread(series.files[0])
         bad.SOPInstanceUID = bad.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
-        del bad.SeriesInstanceUID
+        bad.SeriesInstanceUID, bad.StudyInstanceUID = "1.2.3.5", ""
         assert association.send_c_store(bad).Status == 0xC000
         for file in series.files:
             assert association.send_c_store(pydicom.dcmread(file)).Status == 0x0000
         association.release()
+        until(receiver.received, "the segmentation does not come")
+    assert made_of(receiver.received()) == [(series.uid, 4)]
+
+
+@pytest.mark.parametrize("fault", ["no series", "too large"])
+def test_a_series_of_which_an_instance_is_refused_is_not_segmented(config, receiver, series, fault):
+    import pydicom
+
+    config = replace_in(config, "limits", object_mb=1)
+    with running(config):
+        association = associate(config)
+        for file in series.files[:-1]:
+            assert association.send_c_store(pydicom.dcmread(file)).Status == 0x0000
+        bad = pydicom.dcmread(series.files[-1])
+        if fault == "no series":
+            del bad.SeriesInstanceUID
+        else:
+            bad.Rows = bad.Columns = 800
+            bad.PixelData = bytes(2 * 800 * 800)
+        status = association.send_c_store(bad).Status
+        assert status == (0xC000 if fault == "no series" else 0xA700)
+        association.release()
+        time.sleep(2.0)
+        assert in_state(config, State.INCOMING), "the last slice is missing"
+        assert send(config, series.files).returncode == 0
         until(receiver.received, "the segmentation does not come")
     assert made_of(receiver.received()) == [(series.uid, 4)]
 

@@ -29,7 +29,7 @@ def verdict(**known):
         (State.FAILED, False, True, Action.REOPEN),
         (State.FAILED, True, True, Action.REOPEN),
         *((state, True, True, Action.IGNORE) for state in State if state != State.FAILED),
-        (State.DONE, True, False, Action.IGNORE),
+        (State.DONE, True, False, Action.KEEP),
     ],
 )
 def test_an_instance_that_arrives(state, known, has_images, action):
@@ -50,11 +50,9 @@ def test_an_instance_that_arrives(state, known, has_images, action):
         ({"expected": 3, "broken": True}, Verdict.READY),
         ({"expected": 4, "silent_s": 99.0}, Verdict.WAIT),
         ({"expected": 4, "silent_s": 100.0}, Verdict.ABANDON),
-        ({"at_least": 4, "silent_s": 99.0}, Verdict.WAIT),
-        ({"at_least": 4, "silent_s": 100.0}, Verdict.ABANDON),
-        ({"at_least": 4, "expected": 3, "silent_s": 50.0}, Verdict.WAIT),
-        ({"at_least": 3, "silent_s": 10.0}, Verdict.READY),
-        ({"at_least": 3}, Verdict.WAIT),
+        ({"lacking": 1, "silent_s": 99.0}, Verdict.WAIT),
+        ({"lacking": 1, "silent_s": 100.0}, Verdict.ABANDON),
+        ({"lacking": 1, "expected": 3, "silent_s": 50.0}, Verdict.WAIT),
     ],
 )
 def test_a_series_that_comes_in(known, expected):

@@ -137,11 +137,11 @@ def test_a_node_that_is_told_to_stop_does_not_blame_the_series(scene):
 def test_a_series_is_done_when_every_receiver_has_it(scene):
     scene.worker.step()
     outbox = Outbox(scene.shelves, [ARCHIVE, SECOND], scene.waits)
-    outbox.sent(KEY, SECOND)
+    scene.delivered(SECOND, outbox)
     assert (outbox.pending(ARCHIVE), outbox.pending(SECOND)) == ([KEY], [])
     again = Outbox(scene.shelves, [ARCHIVE, SECOND], scene.waits)
     assert (again.pending(ARCHIVE), again.pending(SECOND)) == ([KEY], [])
-    again.sent(KEY, ARCHIVE)
+    scene.delivered(ARCHIVE, again)
     assert scene.state == State.DONE
     receipt = json.loads((scene.shelves.place(State.DONE, KEY) / "receipt.json").read_text())
     assert sorted(receipt) == sorted([name_of("1"), name_of("2")])
@@ -149,7 +149,7 @@ def test_a_series_is_done_when_every_receiver_has_it(scene):
 
 def test_a_receiver_that_is_taken_out_of_the_file_is_not_waited_for(scene):
     scene.worker.step()
-    Outbox(scene.shelves, [ARCHIVE, SECOND], scene.waits).sent(KEY, ARCHIVE)
+    scene.delivered(ARCHIVE, Outbox(scene.shelves, [ARCHIVE, SECOND], scene.waits))
     assert scene.state == State.OUTGOING
     Outbox(scene.shelves, [ARCHIVE], scene.waits).sweep()
     assert scene.state == State.DONE
@@ -163,7 +163,7 @@ def aged(scene, state, hours):
 
 def test_what_is_done_is_deleted_and_its_receipt_kept_for_a_day(scene):
     scene.worker.step()
-    scene.outbox.sent(KEY, ARCHIVE)
+    scene.delivered()
     left = {path.name for path in scene.shelves.place(State.DONE, KEY).iterdir()}
     assert "receipt.json" in left
     assert not {"images", "result.dcm"} & left
@@ -196,7 +196,7 @@ def with_waits(tmp_path):
 def test_what_is_done_can_be_kept(with_waits):
     scene = with_waits(keep_done_h=48.0)
     scene.worker.step()
-    scene.outbox.sent(KEY, ARCHIVE)
+    scene.delivered()
     aged(scene, State.DONE, 47.0)
     scene.outbox.sweep()
     place = scene.shelves.place(State.DONE, KEY)
@@ -273,7 +273,7 @@ def test_a_result_that_is_refused_does_not_keep_the_others_back(sending):
 
     scene, sender, line = sending
     first, second = (
-        str(dcmread(scene.outbox.result(key)).SOPInstanceUID)
+        str(dcmread(scene.outbox.result(key)[0]).SOPInstanceUID)
         for key in scene.outbox.pending(ARCHIVE)
     )
     line.refused = {first}
@@ -289,7 +289,7 @@ def test_a_result_that_is_refused_does_not_keep_the_others_back(sending):
 
 def test_a_result_that_cannot_be_read_does_not_keep_the_others_back(sending, caplog):
     scene, sender, line = sending
-    scene.outbox.result(scene.outbox.pending(ARCHIVE)[0]).write_text("no DICOM")
+    scene.outbox.result(scene.outbox.pending(ARCHIVE)[0])[0].write_text("no DICOM")
     sender.step(threading.Event())
     assert len(line.got) == 1
     assert "not sent to ARCHIVE" in caplog.text

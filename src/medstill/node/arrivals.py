@@ -1,13 +1,14 @@
 """Series that come in: from single instances, over several associations, to complete ones.
 
-A file `open` lies in the folder of a series from its first instance until an association is
-released that began after the last one that broke off. So a series whose sender, or whose node, died
-on the way is not taken for a complete one.
+A file `open` lies in the folder of a series from its first instance until the associations that
+sent it are released and nothing is missing any more of what one broke off, or had refused (see
+`sessions`). So a series whose sender, or whose node, died on the way is not taken for complete.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -17,43 +18,13 @@ from typing import Final
 
 from medstill.node import files
 from medstill.node.objects import Instance
-from medstill.node.shelves import (
-    ATTEMPTS,
-    IMAGES,
-    OPEN,
-    REASON,
-    RECEIPT,
-    RESULT,
-    SENT,
-    Shelves,
-    short,
-)
+from medstill.node.sessions import Loss, Session, is_healed, loss_of, why_abandoned
+from medstill.node.shelves import AGAIN, EXPECTED, IMAGES, NEEDED, OPEN, REASON, Shelves, short
 from medstill.node.states import Action, Arrival, State, Verdict, on_arrival, verdict
 
 log = logging.getLogger(__name__)
 
-EXPECTED: Final = "expected"
-AT_LEAST: Final = "at-least"
 _KEPT_ON_THE_WAY: Final = (State.WORKING, State.READY, State.OUTGOING, State.DONE)
-
-
-@dataclass(eq=False)
-class Session:
-    """What one association has sent.
-
-    Attributes:
-        begun_s: When it began, on the clock of the arrivals.
-        stored: How many instances were acknowledged, repeats included.
-        refused: How many were not.
-        touched: The series that it sent some of.
-        spoilt: Those of which an instance was refused.
-    """
-
-    begun_s: float
-    stored: int = 0
-    refused: int = 0
-    touched: set[str] = field(default_factory=set)
-    spoilt: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -61,8 +32,9 @@ class _Track:
     """What is not on the disk of a series that is coming in."""
 
     last_s: float
-    broken_s: float = -float("inf")
     sessions: set[Session] = field(default_factory=set)
+    released: list[Session] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
 
 
 class Arrivals:
@@ -90,6 +62,7 @@ class Arrivals:
         self._clock = clock
         now = clock()
         self._tracks = {key: _Track(now) for key in shelves.keys(State.INCOMING)}
+        self._repeats: dict[str, set[Session]] = {}
 
     def begin(self) -> Session:
         """A new association."""
@@ -110,30 +83,38 @@ class Arrivals:
             OSError: The disk is full or fails; nothing is left of the instance.
         """
         with self._shelves.draft(parts) as draft, self._shelves.lock:
-            key = instance.series
+            key, now = instance.series, self._clock()
             state = self._shelves.state_of(key)
             known = any(self._shelves.holds(one, key, instance.name) for one in _KEPT_ON_THE_WAY)
-            place = self._shelves.place(State.DONE, key)
-            action = on_arrival(state, known=known, has_images=(place / IMAGES).is_dir())
-            if action == Action.IGNORE:
-                return False
-            folder = self._prepare(key, state, action)
-            if instance.expected is not None and not (folder / EXPECTED).exists():
-                files.note(folder / EXPECTED, str(instance.expected))
-            draft.replace(folder / IMAGES / f"{instance.name}.dcm")
-            files.sync(folder / IMAGES)
-            track = self._tracks.setdefault(key, _Track(self._clock()))
-            track.last_s = self._clock()
-            track.sessions.add(by)
-            by.touched.add(key)
-        return True
+            done = self._shelves.place(State.DONE, key)
+            action = on_arrival(state, known=known, has_images=(done / IMAGES).is_dir())
+            if action == Action.KEEP:
+                self._put(draft, done / AGAIN, instance)
+                self._repeats.setdefault(key, set()).add(by)
+            elif action != Action.IGNORE:
+                folder = self._prepare(key, state, action)
+                if instance.expected is not None and not (folder / EXPECTED).exists():
+                    files.note(folder / EXPECTED, str(instance.expected))
+                self._put(draft, folder / IMAGES, instance)
+                track = self._tracks.setdefault(key, _Track(now))
+                track.last_s = now
+                track.sessions.add(by)
+            by.note(key, instance.name, now)
+            for other in self._tracks.values():
+                for loss in other.losses:
+                    loss.lacking.discard(instance.name)
+        return action not in (Action.IGNORE, Action.KEEP)
 
-    def refuse(self, series: str | None, by: Session) -> None:
-        """Note that an instance was refused: its series waits until it has been sent well."""
-        by.refused += 1
-        if series is not None:
-            with self._shelves.lock:
-                by.spoilt.add(series)
+    def refuse(self, series: str | None, name: str, by: Session) -> None:
+        """Note that an instance was refused: its series waits until it has been sent well.
+
+        Args:
+            series: The series, or None where that is not known: all of the association's wait.
+            name: The instance.
+            by: The association that sent it.
+        """
+        with self._shelves.lock:
+            by.refuse(series, name)
 
     def end(self, session: Session, *, released: bool) -> None:
         """An association has ended.
@@ -143,17 +124,43 @@ class Arrivals:
             released: Whether by a release, and not by an abort or a lost connection.
         """
         with self._shelves.lock:
-            for key in session.touched | session.spoilt:
+            for key in session.series():
                 track = self._tracks.get(key)
-                if track is None:
-                    continue
-                track.sessions.discard(session)
-                if not released or key in session.spoilt:
-                    track.broken_s = self._clock()
-                elif not track.sessions and session.begun_s > track.broken_s:
-                    folder = self._shelves.place(State.INCOMING, key)
-                    (folder / OPEN).unlink(missing_ok=True)
-                    files.sync(folder)
+                if track is not None:
+                    self._close(key, track, session, released=released)
+                else:
+                    self._forget_repeats(key, session, released=released)
+
+    def _close(self, key: str, track: _Track, session: Session, *, released: bool) -> None:
+        track.sessions.discard(session)
+        if released:
+            track.released.append(session)
+        loss = loss_of(session, key, released=released, now=self._clock())
+        if loss is not None:
+            loss.lacking -= self._shelves.instances(State.INCOMING, key)
+            track.losses.append(loss)
+        track.losses = [
+            one
+            for one in track.losses
+            if not any(is_healed(one, by, by.names.get(key, set())) for by in track.released)
+        ]
+        if not track.losses and not track.sessions:
+            folder = self._shelves.place(State.INCOMING, key)
+            (folder / OPEN).unlink(missing_ok=True)
+            files.sync(folder)
+
+    def _forget_repeats(self, key: str, session: Session, *, released: bool) -> None:
+        """A series that is done came again: delete that, once nothing new can follow."""
+        sessions = self._repeats.get(key, set())
+        sessions.discard(session)
+        if released and not sessions:
+            self._repeats.pop(key, None)
+            self._shelves.discard(self._shelves.place(State.DONE, key) / AGAIN)
+
+    def _put(self, draft: Path, folder: Path, instance: Instance) -> None:
+        folder.mkdir(exist_ok=True)
+        draft.replace(folder / f"{instance.name}.dcm")
+        files.sync(folder)
 
     def collect(self) -> list[str]:
         """Bring complete series to `ready`, and abandoned ones to `failed`.
@@ -183,11 +190,8 @@ class Arrivals:
             log.info("series %s: more of it has come, and it was %s", short(key), state)
             self._reopen(key, state)
         elif action == Action.BEGIN_ANEW:
-            count = len(self._shelves.instances(State.DONE, key)) + 1
             log.info("series %s: more of it has come after it was done", short(key))
-            (folder / IMAGES).mkdir(parents=True, exist_ok=True)
-            files.note(folder / AT_LEAST, str(count))
-            self._shelves.discard(self._shelves.place(State.DONE, key))
+            self._begin_anew(key)
         if not (folder / OPEN).exists():
             (folder / IMAGES).mkdir(parents=True, exist_ok=True)
             files.note(folder / OPEN)
@@ -195,48 +199,50 @@ class Arrivals:
         return folder
 
     def _reopen(self, key: str, state: State) -> None:
-        place = self._shelves.place(state, key)
-        files.note(place / OPEN)
-        for name in (ATTEMPTS, REASON, RECEIPT, RESULT, EXPECTED, AT_LEAST):
-            (place / name).unlink(missing_ok=True)
-        for mark in place.glob(SENT + "*"):
-            mark.unlink()
+        files.note(self._shelves.place(state, key) / OPEN)
         self._shelves.move(key, state, State.INCOMING)
+        self._shelves.strip(key)
+
+    def _begin_anew(self, key: str) -> None:
+        """Make an incoming series of those that have come again; it must become what it was."""
+        done = self._shelves.place(State.DONE, key)
+        files.note(done / NEEDED, json.dumps(sorted(self._shelves.instances(State.DONE, key))))
+        self._reopen(key, State.DONE)
+        track = self._tracks.setdefault(key, _Track(self._clock()))
+        track.sessions |= self._repeats.pop(key, set())
 
     def _arrival(self, key: str) -> Arrival:
         now = self._clock()
         track = self._tracks.setdefault(key, _Track(now))
         folder = self._shelves.place(State.INCOMING, key)
+        here = self._shelves.instances(State.INCOMING, key)
         return Arrival(
-            instances=len(self._shelves.instances(State.INCOMING, key)),
+            instances=len(here),
             silent_s=now - track.last_s,
             sending=bool(track.sessions),
             broken=(folder / OPEN).exists(),
             expected=_number(folder / EXPECTED),
-            at_least=_number(folder / AT_LEAST) or 1,
+            lacking=len(self._shelves.needed(key) - here),
         )
 
     def _pass_on(self, key: str) -> None:
         count = len(self._shelves.instances(State.INCOMING, key))
         place = self._shelves.move(key, State.INCOMING, State.READY)
-        (place / OPEN).unlink(missing_ok=True)
+        for name in (OPEN, NEEDED, EXPECTED):
+            (place / name).unlink(missing_ok=True)
         del self._tracks[key]
         log.info("series %s: complete with %d instances", short(key), count)
 
     def _abandon(self, key: str) -> None:
         folder = self._shelves.place(State.INCOMING, key)
-        del self._tracks[key]
-        if not self._shelves.instances(State.INCOMING, key):
+        arrival, track = self._arrival(key), self._tracks.pop(key)
+        if not arrival.instances:
             self._shelves.discard(folder)  # its first instance could not be written
             return
         with contextlib.suppress(OSError):  # a full disk must not hold the other series up
-            files.note(
-                folder / REASON,
-                "The sender broke off, or an instance of the series was refused, and it was not "
-                f"sent again for {self._abandon_s:g} s. Send the series again.\n",
-            )
+            files.note(folder / REASON, why_abandoned(arrival, track.losses, self._abandon_s))
         self._shelves.move(key, State.INCOMING, State.FAILED)
-        log.error("series %s: given up, it was never sent to its end", short(key))
+        log.error("series %s: given up, it did not come whole; see %s", short(key), REASON)
 
 
 def _number(path: Path) -> int | None:

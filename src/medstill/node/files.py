@@ -60,7 +60,7 @@ def write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
 def note(path: Path, text: str = "") -> None:
     """Write a small text at once or not at all."""
     draft = path.with_name(f".{path.name}.draft")
-    write(draft, [text.encode()])
+    write(draft, [text.encode("utf-8", "backslashreplace")])
     draft.replace(path)
     sync(path.parent)
 

@@ -20,11 +20,13 @@ def segmenting(model: Path, *, threads: int | None = None) -> Handle:
     from medstill.deploy.dicom import write_seg
     from medstill.deploy.segmenter import Segmenter
     from medstill.volumes.dicom import choose_series, read_series
+    from medstill.volumes.io import check_values
 
     segmenter = Segmenter(model, threads=threads)
 
     def handle(folder: Path, result: Path) -> tuple[str, ...]:
         found = read_series(choose_series(folder, None))
+        check_values(found.image, folder)
         segmented = segmenter(found.image)
         write_seg(segmented.label, found.sources, segmenter.contract, result)
         return segmented.warnings

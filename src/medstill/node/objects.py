@@ -75,6 +75,14 @@ def identify(stream: bytes, sop_class: str, sop_instance: str) -> Instance:
     return Instance(name_of(sop_instance), name_of(uids["SeriesInstanceUID"]), _count(count))
 
 
+def series_of(stream: bytes, sop_class: str, sop_instance: str) -> str | None:
+    """Hash of the series of an instance whose beginning alone is there; None: it does not say."""
+    try:
+        return identify(stream, sop_class, sop_instance).series
+    except MalformedError as error:
+        return error.series
+
+
 def _count(value: object) -> int | None:
     try:
         number = int(str(value))

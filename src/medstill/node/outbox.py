@@ -11,12 +11,15 @@ from typing import Final
 
 from medstill.node import files
 from medstill.node.config import Peer, Waits
-from medstill.node.shelves import IMAGES, RECEIPT, RESULT, SENT, Shelves, short
+from medstill.node.shelves import AGAIN, IMAGES, RECEIPT, RESULT, SENT, Shelves, short
 from medstill.node.states import State
 
 log = logging.getLogger(__name__)
 
 HOUR_S: Final = 3600.0
+
+Stamp = tuple[int, int]
+"""Which file it was that lay in one place: its inode and the time of its last change in ns."""
 
 
 class Outbox:
@@ -50,17 +53,30 @@ class Outbox:
             key for key in keys if not (self._shelves.place(State.OUTGOING, key) / mark).exists()
         ]
 
-    def result(self, key: str) -> Path:
-        """The segmentation of a series."""
-        return self._shelves.place(State.OUTGOING, key) / RESULT
+    def result(self, key: str) -> tuple[Path, Stamp]:
+        """The segmentation of a series, and which it is.
 
-    def sent(self, key: str, receiver: Peer) -> None:
-        """Note that a receiver has acknowledged a segmentation."""
+        Raises:
+            FileNotFoundError: The series has grown and has none now.
+        """
+        path = self._shelves.place(State.OUTGOING, key) / RESULT
+        return path, _stamp(path)
+
+    def sent(self, key: str, receiver: Peer, which: Stamp) -> None:
+        """Note that a receiver has acknowledged a segmentation.
+
+        Args:
+            key: The series.
+            receiver: Who has it.
+            which: The segmentation, as `result` names it.
+        """
         with self._shelves.lock:
             place = self._shelves.place(State.OUTGOING, key)
-            if not place.is_dir():
-                # The series grew while its segmentation was on the way: another will follow.
-                return
+            try:
+                if _stamp(place / RESULT) != which:
+                    return  # the series grew while this was on its way, and the new one waits here
+            except FileNotFoundError:
+                return  # the same, and the new one will follow
             files.note(place / self._marks[receiver.aet])
             self._finish(key)
 
@@ -80,6 +96,10 @@ class Outbox:
     def _clear(self, key: str) -> None:
         """Delete of a series that is done what has been kept long enough."""
         place = self._shelves.place(State.DONE, key)
+        if self._age_h(place / AGAIN) * HOUR_S >= self._waits.abandon_s:
+            self._shelves.discard(place / AGAIN)
+        if (place / AGAIN).is_dir():
+            return  # it is coming again, and something new may follow
         age_h = self._age_h(place / RECEIPT)
         if age_h >= max(self._waits.keep_done_h, self._waits.remember_h):
             self._shelves.discard(place)
@@ -102,3 +122,8 @@ class Outbox:
             return (self._clock() - path.stat().st_mtime) / HOUR_S
         except FileNotFoundError:
             return 0.0
+
+
+def _stamp(path: Path) -> Stamp:
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns

@@ -6,26 +6,23 @@ closed before anything is read from it.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import socket
-import ssl
 import threading
-from collections.abc import Iterable
 from io import BytesIO
 from socketserver import BaseServer
 from typing import TYPE_CHECKING, Any, Final
 
 from pynetdicom import AE, evt
 from pynetdicom.pdu_primitives import A_RELEASE
-from pynetdicom.transport import ThreadedAssociationServer
 
 from medstill.errors import ConfigError
 from medstill.node import files, objects
-from medstill.node.arrivals import Arrivals, Session
-from medstill.node.config import NodeConfig, Peer
+from medstill.node.arrivals import Arrivals
+from medstill.node.config import NodeConfig
+from medstill.node.listening import Server, allowed, plain
 from medstill.node.objects import MalformedError
 from medstill.node.secure import server_context
+from medstill.node.sessions import Session
 from medstill.node.states import has_room
 
 if TYPE_CHECKING:
@@ -36,6 +33,8 @@ log = logging.getLogger(__name__)
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
+_HEADER: Final = MIB
+"""So much is kept of an instance that is too large: enough to say of which series it is."""
 _LONGEST_PDU: Final = 4 * MIB
 """Longer ones are not read at all, whatever their header says."""
 
@@ -63,10 +62,10 @@ _CALLING_TITLE_UNKNOWN: Final = (0x01, 0x01, 0x03)
 
 
 class _Overflow(BytesIO):
-    """Takes the place of an instance's bytes from where they are too many: keeps none."""
+    """Takes the place of an instance's bytes that are too many: holds their beginning alone."""
 
     def write(self, data: Any, /) -> int:
-        """Forget the bytes."""
+        """Forget further bytes."""
         return memoryview(data).nbytes
 
 
@@ -84,7 +83,7 @@ class Receiver:
         self._allowed = allowed(config.peers)
         self._sessions: dict[Association, Session] = {}
         self._lock = threading.Lock()
-        self._server: _Server | None = None
+        self._server: Server | None = None
 
     def start(self) -> None:
         """Listen, in threads of its own.
@@ -107,6 +106,7 @@ class Receiver:
             (evt.EVT_PDU_RECV, self._received),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_ACSE_RECV, self._released),
+            (evt.EVT_ABORTED, self._aborted),
         ]
         secure = None if config.tls is None else server_context(config.tls)
         try:
@@ -114,7 +114,7 @@ class Receiver:
                 (config.host, config.port),
                 ssl_context=secure,
                 evt_handlers=handlers,
-                server_class=_Server,
+                server_class=Server,
                 addresses={address for _, address in self._allowed},
                 network_s=config.waits.network_s,
             )
@@ -168,7 +168,7 @@ class Receiver:
     def _requested(self, event: Event) -> None:
         association = event.assoc
         primitive: Any = association.requestor.primitive
-        caller = (str(primitive.calling_ae_title).strip(), _plain(association.requestor.address))
+        caller = (str(primitive.calling_ae_title).strip(), plain(association.requestor.address))
         if caller not in self._allowed:
             log.warning("association of an unknown AE title from %s refused", caller[1])
             association.acse.send_reject(*_CALLING_TITLE_UNKNOWN)
@@ -180,30 +180,35 @@ class Receiver:
         if message is None or message.data_set is None or isinstance(message.data_set, _Overflow):
             return
         if message.data_set.tell() > self._config.limits.object_mb * MIB:
-            message.data_set = _Overflow()
+            message.data_set = _Overflow(message.data_set.getvalue()[:_HEADER])
 
     def _store(self, event: Event) -> int:
         """Take one instance in; the status that its sender is told."""
         session = self._session(event.assoc)
+        request: Any = event.request
+        name = files.name_of(str(request.AffectedSOPInstanceUID))
         try:
             return self._take_in(event, session)
         except MalformedError as error:
-            self._arrivals.refuse(error.series, session)
+            self._arrivals.refuse(error.series, name, session)
             log.warning("an instance was refused: %s", error)
             return error.status
         except Exception as error:  # the association goes on, whatever this instance was
-            self._arrivals.refuse(None, session)
+            self._arrivals.refuse(None, name, session)
             log.error("an instance was refused (%s)", type(error).__name__)
             return objects.CANNOT_UNDERSTAND
 
     def _take_in(self, event: Event, session: Session) -> int:
         request: Any = event.request
-        if request.DataSet is None or isinstance(request.DataSet, _Overflow):
-            raise MalformedError(objects.OUT_OF_RESOURCES, "it is empty, or larger than the limit")
+        if request.DataSet is None:
+            raise MalformedError(objects.CANNOT_UNDERSTAND, "it is empty")
         stream = event.encoded_dataset()
-        instance = objects.identify(
-            stream, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
-        )
+        announced = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
+        if isinstance(request.DataSet, _Overflow):
+            series = objects.series_of(stream, *announced)
+            text = "it is larger than the limit"
+            raise MalformedError(objects.OUT_OF_RESOURCES, text, series)
+        instance = objects.identify(stream, *announced)
         reserve = self._config.limits.reserve_mb * MIB
         try:
             if not has_room(files.free_bytes(self._config.folder), len(stream), reserve):
@@ -213,13 +218,15 @@ class Receiver:
             what = "the disk is full" if files.is_full(error) else "the disk fails"
             text = f"{what} ({error.strerror})"
             raise MalformedError(objects.OUT_OF_RESOURCES, text, instance.series) from error
-        session.stored += 1
         return objects.SUCCESS
 
     def _released(self, event: Event) -> None:
         """A peer asks for the release: it has sent what it wanted to."""
         if isinstance(getattr(event, "primitive", None), A_RELEASE):
             self._end(event.assoc, released=True)
+
+    def _aborted(self, event: Event) -> None:
+        self._end(event.assoc, released=False)
 
     def _session(self, association: Association) -> Session:
         with self._lock:
@@ -238,59 +245,3 @@ class Receiver:
                 "association of %s %s: %d stored, %d refused",
                 *(title, how, session.stored, session.refused),
             )
-
-
-class _Server(ThreadedAssociationServer):
-    """Accepts connections from some addresses alone, and waits for none of them."""
-
-    def __init__(self, *args: Any, addresses: set[str], network_s: float, **named: Any) -> None:
-        """Listen; `addresses` may connect, and a read takes at most `network_s` seconds."""
-        self._addresses = addresses
-        self._network_s = network_s
-        super().__init__(*args, **named)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection; the TLS handshake is left to the thread that reads first."""
-        listening: Any = self.socket
-        connection, address = listening.accept()
-        if _plain(address[0]) not in self._addresses:
-            log.warning("connection from %s refused: no peer has this address", address[0])
-            connection.close()
-            raise OSError("not a peer")
-        connection.settimeout(self._network_s)
-        if isinstance(self.ssl_context, ssl.SSLContext):
-            connection = self.ssl_context.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
-            )
-        return connection, address
-
-    def handle_error(self, *_: Any) -> None:
-        """Say that a connection failed, without what it sent."""
-        log.error("a connection ended in an error")
-
-
-def allowed(peers: Iterable[Peer]) -> frozenset[tuple[str, str]]:
-    """AE titles with addresses of those who may connect.
-
-    Raises:
-        ConfigError: A name cannot be looked up.
-    """
-    found = set()
-    for peer in peers:
-        if peer.allow:
-            try:
-                rows = socket.getaddrinfo(peer.host, None, type=socket.SOCK_STREAM)
-            except OSError as error:
-                raise ConfigError(
-                    f"The host '{peer.host}' of peer '{peer.aet}' cannot be looked up: "
-                    f"{error.strerror}. Give its address."
-                ) from error
-            found |= {(peer.aet, _plain(str(row[4][0]))) for row in rows}
-    return frozenset(found)
-
-
-def _plain(address: str) -> str:
-    """An address in one spelling; IPv4 inside IPv6 as IPv4."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return str(mapped or parsed)

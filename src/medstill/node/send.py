@@ -79,6 +79,7 @@ class Dimse:
 
         Raises:
             UnreachableError: It is not, or it does not know this node.
+            RefusedError: It takes no echo.
         """
         association = self._associate(receiver, _VERIFICATION, [ImplicitVRLittleEndian])
         try:
@@ -107,8 +108,11 @@ class Dimse:
             raise UnreachableError("its address cannot be found") from error
         if association.is_established:
             return association
-        why = "it refuses the association" if association.is_rejected else "no association"
-        raise UnreachableError(why)
+        if association.is_rejected:
+            raise UnreachableError("it refuses the association")
+        if association.acceptor.primitive is not None:
+            raise RefusedError("it takes no object of this class, or not in this transfer syntax")
+        raise UnreachableError("no association")
 
 
 class Sender:
@@ -142,8 +146,9 @@ class Sender:
     def _attempt(self, key: str) -> None:
         aet = self._receiver.aet
         try:
-            self._deliver(self._receiver, dcmread(self._outbox.result(key)))
-            self._outbox.sent(key, self._receiver)
+            result, which = self._outbox.result(key)
+            self._deliver(self._receiver, dcmread(result))
+            self._outbox.sent(key, self._receiver, which)
         except FileNotFoundError:
             return  # its series grew meanwhile
         except UnreachableError as error:
@@ -189,6 +194,6 @@ def echo(config: NodeConfig) -> dict[str, str | None]:
         try:
             dimse.echo(receiver)
             found[receiver.aet] = None
-        except UnreachableError as error:
+        except (UnreachableError, RefusedError) as error:
             found[receiver.aet] = str(error)
     return found

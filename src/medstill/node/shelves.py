@@ -5,6 +5,8 @@
     working/KEY/attempts                how often the model has begun
     outgoing/KEY/result.dcm, sent-AET   the segmentation, and who has it
     done/KEY/receipt.json               which instances it was made of
+    done/KEY/again/INSTANCE.dcm         those that have come again after the images were deleted
+    incoming/KEY/needed.json            those that must come again before it is complete
     failed/KEY/reason.txt               why; it may name what is in the images, the log never does
 
 A series changes its state by one rename. The lock is held for each change.
@@ -33,6 +35,10 @@ ATTEMPTS: Final = "attempts"
 REASON: Final = "reason.txt"
 OPEN: Final = "open"
 SENT: Final = "sent-"
+AGAIN: Final = "again"
+NEEDED: Final = "needed.json"
+EXPECTED: Final = "expected"
+_OF_LATER_STATES: Final = (ATTEMPTS, REASON, RECEIPT, RESULT, AGAIN)
 
 _DRAFTS: Final = "drafts"
 _TRASH: Final = "trash"
@@ -96,9 +102,28 @@ class Shelves:
             return True
         return state == State.DONE and instance in self.instances(state, key)
 
+    def needed(self, key: str) -> set[str]:
+        """The instances without which an incoming series is not complete."""
+        with contextlib.suppress(OSError, ValueError):
+            return set(json.loads((self.place(State.INCOMING, key) / NEEDED).read_text()))
+        return set()
+
+    def strip(self, key: str) -> None:
+        """Take from an incoming series what it has from the states that it was in before."""
+        place = self.place(State.INCOMING, key)
+        if (place / AGAIN).is_dir() and not (place / IMAGES).is_dir():
+            (place / AGAIN).rename(place / IMAGES)
+            files.sync(place)
+        for path in (*(place / name for name in _OF_LATER_STATES), *place.glob(SENT + "*")):
+            self.discard(path)
+
     def move(self, key: str, source: State, target: State) -> Path:
-        """Bring a series into another state; returns its new folder."""
+        """Bring a series into another state; returns its new folder.
+
+        What a crash left of the series in that state gives way.
+        """
         place = self.place(target, key)
+        self.discard(place)
         files.move(self.place(source, key), place)
         return place
 
@@ -133,8 +158,12 @@ class Shelves:
         for scrap in (*files.entries(self.folder / _DRAFTS), *files.entries(self.folder / _TRASH)):
             _remove(scrap)
         for key in self.keys(State.INCOMING):
-            if not self.instances(State.INCOMING, key):
+            self.strip(key)
+            if not self.instances(State.INCOMING, key) and not self.needed(key):
                 self.discard(self.place(State.INCOMING, key))
+        for key in self.keys(State.OUTGOING):
+            if not (self.place(State.OUTGOING, key) / RESULT).exists():
+                self.move(key, State.OUTGOING, State.READY)
         for key in self.keys(State.WORKING):
             if self.place(State.INCOMING, key).is_dir():
                 self.merge_back(key)

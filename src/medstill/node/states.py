@@ -26,6 +26,8 @@ class Action(StrEnum):
     """It is here already and its series is on its way: acknowledge it, no more."""
     REOPEN = "reopen"
     """Bring the series back to incoming with all it has, and put the instance to it."""
+    KEEP = "keep"
+    """It was here, and its series is done and deleted: keep it, since a new one may follow."""
     BEGIN_ANEW = "begin anew"
     """The series was done and its images are gone: wait until all have come again."""
 
@@ -46,10 +48,10 @@ class Arrival:
         instances: How many are here.
         silent_s: Time since the last one came, or since the node was started.
         sending: Whether an association that sent some of it is still there.
-        broken: Whether one ended without a release, or had an instance refused, and none has
-            ended well since.
+        broken: Whether one ended without a release, or had an instance refused, and that has not
+            been made good since.
         expected: How many instances the series has, where its headers say so.
-        at_least: How many it had when it was segmented before.
+        lacking: How many of those that it had when it was segmented before have not come again.
     """
 
     instances: int
@@ -57,7 +59,7 @@ class Arrival:
     sending: bool
     broken: bool
     expected: int | None = None
-    at_least: int = 1
+    lacking: int = 0
 
 
 def on_arrival(state: State | None, *, known: bool, has_images: bool = True) -> Action:
@@ -69,7 +71,7 @@ def on_arrival(state: State | None, *, known: bool, has_images: bool = True) -> 
         has_images: Whether the images of a series that is done are still there.
     """
     if known and state != State.FAILED:
-        return Action.IGNORE
+        return Action.KEEP if state == State.DONE and not has_images else Action.IGNORE
     if state in (State.READY, State.OUTGOING, State.FAILED):
         return Action.REOPEN
     if state == State.DONE:
@@ -86,8 +88,7 @@ def verdict(series: Arrival, *, quiet_s: float, abandon_s: float) -> Verdict:
         quiet_s: How long nothing may come before it counts as complete.
         abandon_s: The same before one that was broken off is given up.
     """
-    needed = max(series.at_least, series.expected or 0)
-    enough = series.instances >= needed
+    enough = not series.lacking and series.instances >= (series.expected or 1)
     if series.expected is not None and enough:
         return Verdict.READY
     if series.sending:

@@ -75,7 +75,7 @@ class Worker:
 
     def _take(self) -> tuple[str, Path] | None:
         with self._shelves.lock:
-            for key in self._shelves.keys(State.READY):
+            for key in self._in_turn():
                 place = self._shelves.place(State.READY, key)
                 begun = _number(place / ATTEMPTS)
                 try:
@@ -89,6 +89,11 @@ class Worker:
                     return None
                 self._fail(key, State.READY, f"The process ended {begun} times during this series.")
         return None
+
+    def _in_turn(self) -> list[str]:
+        """The series that are ready, the one first that became so first."""
+        places = [self._shelves.place(State.READY, key) for key in self._shelves.keys(State.READY)]
+        return [place.name for place in sorted(places, key=lambda one: one.stat().st_mtime_ns)]
 
     def _recover(self, key: str, error: Exception) -> bool:
         with self._shelves.lock:

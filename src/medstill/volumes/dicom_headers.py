@@ -14,6 +14,8 @@ from medstill.errors import GeometryError
 from medstill.volumes.checks import is_dicom, quiet, truncated
 
 TAGS = {
+    "charset": "0008|0005",
+    "frame_of_reference": "0020|0052",
     "class": "0008|0016",
     "uid": "0020|000e",
     "description": "0008|103e",
@@ -31,11 +33,35 @@ TAGS = {
 PIXEL_TAGS = ("slope", "intercept", "signed", "bits_stored", "bits_allocated")
 """What decides which pixel type GDCM gives a file; a slice that lacks one is another kind."""
 
-_META_CLASS = re.compile(rb"\x02\x00\x02\x00UI..1\.2\.840\.10008\.5\.1\.4\.1\.1\.(\d+)", re.DOTALL)
+_META_CLASS = re.compile(
+    rb"\x02\x00\x02\x00UI..1\.2\.840\.10008\.5\.1\.4\.1\.1\.([\d.]+)", re.DOTALL
+)
+_CODECS = {
+    "ISO_IR 100": "iso8859-1",
+    "ISO_IR 101": "iso8859-2",
+    "ISO_IR 109": "iso8859-3",
+    "ISO_IR 110": "iso8859-4",
+    "ISO_IR 144": "iso8859-5",
+    "ISO_IR 127": "iso8859-6",
+    "ISO_IR 126": "iso8859-7",
+    "ISO_IR 138": "iso8859-8",
+    "ISO_IR 148": "iso8859-9",
+    "ISO_IR 203": "iso8859-15",
+    "ISO_IR 166": "iso8859-11",
+    "ISO_IR 13": "shift_jis",
+    "GB18030": "gb18030",
+    "GBK": "gbk",
+}
+"""Python's names of the single character sets of PS3.3, C.12.1.1.2."""
 _DECIMAL = re.compile(r"[0-9+\-Ee. ]+")
 """The characters of a DS. Python takes more for a number, such as `nan` and `1_0`."""
-# Storage classes without a pixel matrix: waveforms, presentation states, reports, radiotherapy.
-_OTHER_CLASSES = frozenset({b"9", b"11", b"66", b"67", b"68", b"88", b"104", b"481"})
+_IMAGE_CLASS = re.compile(
+    rb"(1|1\.[\d.]+|2|2\.[12]|3\.1|4|4\.[134]|5|6\.[12]|7|7\.[1-4]|12\.[\d.]+|13\.1\.[\d.]+|20"
+    rb"|77\.1\.[\d.]+|128|128\.1|130)"
+)
+"""Storage classes of images, behind 1.2.840.10008.5.1.4.1.1: projections, CT, MR, ultrasound,
+secondary captures, angiography, nuclear medicine, visible light, PET (PS3.4, B.5). Others may lack
+pixels."""
 _ENHANCED = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(2\.[12]|4\.[134]|128\.1|130)")
 """Enhanced and legacy converted CT, MR and PET: geometry and rescale stand by frame."""
 
@@ -111,6 +137,8 @@ def read_header(path: Path) -> Slice | None:
         for name, tag in TAGS.items()
         if reader.HasMetaDataKey(tag)
     }
+    if "description" in tags:
+        tags["description"] = _decoded(tags["description"], tags.get("charset", ""))
     size = (*reader.GetSize(), 1, 1)
     return Slice(path, tags, tuple(int(length) for length in size[:3]))
 
@@ -118,6 +146,12 @@ def read_header(path: Path) -> Slice | None:
 def text_of(values: Sequence[object]) -> str:
     """Values as DICOM writes several of them."""
     return "\\".join(str(value) for value in values)
+
+
+def _decoded(text: str, charset: str) -> str:
+    """A text in the character set that its file declares; SimpleITK takes all for UTF-8."""
+    codec = _CODECS.get(charset.split("\\")[0], "utf-8")
+    return text.encode("utf-8", "surrogateescape").decode(codec, "replace")
 
 
 def _decimal(text: str) -> float | None:
@@ -134,4 +168,4 @@ def _should_be_image(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         found = _META_CLASS.search(file.read(4096))
-    return found is not None and found[1] not in _OTHER_CLASSES
+    return found is not None and _IMAGE_CLASS.fullmatch(found[1]) is not None

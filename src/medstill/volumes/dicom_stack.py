@@ -23,7 +23,7 @@ SHIFT_TOLERANCE = 0.5
 
 
 def check_alike(slices: Sequence[Slice], folder: Path) -> None:
-    """Demand one size, one pixel spacing and one orientation.
+    """Demand one size, one pixel spacing, one orientation and one frame of reference.
 
     Raises:
         GeometryError: They differ, or a header does not state them.
@@ -39,6 +39,13 @@ def check_alike(slices: Sequence[Slice], folder: Path) -> None:
                 f"{first.size[:2]} of {first.tags.get('spacing')} mm as in '{first.name}', "
                 f"found {item.size[:2]} of {item.tags.get('spacing')} mm in '{item.name}'. "
                 "Remove the slices that do not belong to the series (such as a scout view)."
+            )
+        frames = [one.tags.get("frame_of_reference", "") for one in (first, item)]
+        if all(frames) and frames[0] != frames[1]:
+            raise GeometryError(
+                f"'{folder}' has slices of two frames of reference: expected one, found "
+                f"{frames[0]} in '{first.name}' and {frames[1]} in '{item.name}', so their "
+                "positions cannot be compared. Give the slices of each a folder of their own."
             )
         if np.abs(item.numbers("orientation", 6) - orientation).max() > DIRECTION_TOLERANCE:
             raise GeometryError(
@@ -87,6 +94,14 @@ def _check_steps(steps: NDArray[np.float64], ordered: Sequence[Slice], folder: P
             f"expected steps of {median:g} mm within {STEP_TOLERANCE:.0%}, found "
             f"{steps[uneven[0]]:g} mm between '{first.name}' and '{second.name}'. "
             "Add the missing slices, or resample the series to an even spacing."
+        )
+    drift = np.abs(np.cumsum(steps) - steps.mean() * np.arange(1, len(steps) + 1)) / steps.mean()
+    if drift.max() > STEP_TOLERANCE:
+        worst = ordered[int(drift.argmax()) + 1]
+        raise GeometryError(
+            f"'{folder}' has uneven slices: expected each within {STEP_TOLERANCE:.0%} of a step of "
+            f"its place on a grid of {steps.mean():g} mm, found '{worst.name}' {drift.max():.0%} "
+            "of a step away. Resample the series to an even spacing."
         )
 
 

@@ -26,8 +26,8 @@ def suffix_of(path: Path) -> str:
 
 def stem_of(path: Path) -> str:
     """The file's name without its image suffix; a folder's whole name."""
-    suffix = suffix_of(path)
-    return path.name[: -len(suffix)] if suffix else path.name
+    suffix, name = suffix_of(path), path.name or path.absolute().name
+    return name[: -len(suffix)] if suffix else name
 
 
 def is_flat(path: Path) -> bool:

@@ -5,7 +5,7 @@ Axes: Y rows, X columns, 3 red green blue.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,20 +88,36 @@ def montage(tiles: Sequence[Picture], legend: Sequence[Entry], note: str) -> Pic
     columns = min(2, len(tiles))
     rows = -(-len(tiles) // columns)
     height, width = np.max([picture.shape[:2] for picture in tiles], axis=0)
-    across = max(1, int(columns * width) // 256)
-    lines = -(-len(legend) // across) + 1
-    size = (int(columns * width), int(rows * height) + lines * _LINE + 8)
-    paper = Image.new("RGB", size, _PAPER)
+    font = ImageFont.load_default(size=16)
+    entry_width = max((int(font.getlength(entry.text)) for entry in legend), default=0) + 40
+    paper_width = max(int(columns * width), entry_width)
+    across = paper_width // entry_width
+    notes = _wrapped(note, font.getlength, paper_width - 16)
+    top = int(rows * height) + 6
+    below = top + -(-len(legend) // across) * _LINE
+    paper = Image.new("RGB", (paper_width, below + len(notes) * _LINE + 2), _PAPER)
     for index, picture in enumerate(tiles):
         place = (int(index % columns * width), int(index // columns * height))
         paper.paste(Image.fromarray(picture), place)
-    pen, font = ImageDraw.Draw(paper), ImageFont.load_default(size=16)
+    pen = ImageDraw.Draw(paper)
     for index, entry in enumerate(legend):
-        x, y = index % across * 256 + 8, int(rows * height) + index // across * _LINE + 6
+        x, y = index % across * entry_width + 8, top + index // across * _LINE
         pen.rectangle((x, y + 2, x + 14, y + 16), fill=entry.colour)
         pen.text((x + 22, y), entry.text, fill=_INK, font=font)
-    pen.text((8, size[1] - _LINE), note, fill=_INK, font=font)
+    for index, line in enumerate(notes):
+        pen.text((8, below + index * _LINE), line, fill=_INK, font=font)
     return np.asarray(paper)
+
+
+def _wrapped(text: str, length: Callable[[str], float], width: float) -> list[str]:
+    """A text in lines that are no longer than a width, as far as its words allow."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and length(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def _edge(label_YX: NDArray[Any]) -> NDArray[np.bool_]:

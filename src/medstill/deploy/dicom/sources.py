@@ -187,6 +187,7 @@ def _read(path: Path, *, whole: bool) -> Dataset:
         )
         # Texts may be of another character set than that of what is written.
         dataset.decode()
+        dataset.remove_private_tags()  # those within sequences too
     except FileNotFoundError as error:
         raise UnreadableFileError(
             f"'{path}' does not exist: expected the images that the label map was made from. "
@@ -232,7 +233,8 @@ def _make_up(datasets: Sequence[Dataset], folder: Path) -> None:
 
 
 def _headers(dataset: Dataset, path: Path) -> tuple[Slice, ...]:
-    if "NumberOfFrames" in dataset or "PerFrameFunctionalGroupsSequence" in dataset:
+    several = int(dataset.get("NumberOfFrames") or 1) > 1
+    if several or "PerFrameFunctionalGroupsSequence" in dataset:
         return frame_headers(dataset, path)
     found = {name: dataset.get(keyword) for name, keyword in _OF_A_SLICE.items()}
     tags = {name: text_of(value) for name, value in found.items() if value}
