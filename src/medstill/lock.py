@@ -12,6 +12,7 @@ from typing import Any
 from medstill.config import EngineConfig
 from medstill.errors import RunError, require
 from medstill.links import PREPARED, link_file, prepared_folder
+from medstill.processes import demand_guard
 from medstill.runs import LOCK_FILE, read_study
 from medstill.storage import storage_errors
 
@@ -26,10 +27,11 @@ def alone(folder: Path) -> Iterator[None]:
     Do not take it twice: the second time is refused, in the same process as well.
 
     Raises:
-        RunError: Another process computes into it.
+        RunError: Another process computes into it, or this one only reads a script again.
         MissingExtraError: filelock is not installed.
     """
     filelock = require("filelock", "train")
+    demand_guard()
     lock = _taken(folder)
     try:
         if not isinstance(lock, filelock.SoftFileLock):

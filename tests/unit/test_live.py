@@ -35,12 +35,28 @@ def quick(monkeypatch):
     monkeypatch.setattr(live, "INTERVAL_S", 0.01)
 
 
-def test_nothing_is_drawn_where_there_is_no_terminal(tmp_path):
+def test_a_file_gets_a_line_for_each_training_now_and_then(tmp_path, monkeypatch):
     report(tmp_path / "teacher")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "progress.json").write_text("{")
     screen = console(terminal=False)
     with watch(tmp_path, screen):
         pass
-    assert shown(screen) == ""
+    assert shown(screen) == "", "a short command says nothing"
+    monkeypatch.setattr(live, "LINES_S", 0.01)
+    with watch(tmp_path, screen):
+        until(lambda: shown(screen).count("\n") > 1)
+    lines = set(shown(screen).splitlines())
+    assert lines == {"teacher: step 25 of 100, 0.50 steps/s, 2:30 left"}
+
+
+def test_a_file_gets_the_whole_study_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(live, "LINES_S", 0.01)
+    screen = console(terminal=False)
+    view = live.View({}, live.Headline("smoke", done=3, total=24, running=1, left_s=61.0))
+    with watch(tmp_path, screen, lambda: view):
+        until(lambda: shown(screen))
+    assert shown(screen).splitlines()[0] == "smoke: 3 of 24 trainings, 1:01 left"
 
 
 def test_a_training_gets_a_bar_with_rate_and_time_left(tmp_path):

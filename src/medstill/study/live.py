@@ -24,6 +24,8 @@ from medstill.errors import RunError
 from medstill.runs import DRAFT_PREFIX, is_log_shown, read_json
 
 INTERVAL_S = 1.0
+LINES_S = 60.0
+"""Time between two reports where there is no terminal to draw on."""
 PROGRESS_FILE = "progress.json"
 _REPORTED = ("step", "steps", "steps_per_s")
 _ALL = Path()
@@ -66,13 +68,18 @@ def watch(folder: Path, console: Console, look: Look | None = None) -> Iterator[
 
     Args:
         folder: Whose trainings are shown.
-        console: Where; nothing on one that is no terminal, or where the log is shown.
+        console: Where; one that is no terminal gets a line for each now and then, and where the log
+            is shown there is nothing.
         look: What is shown instead of the trainings below `folder`.
     """
-    if not console.is_terminal or is_log_shown():
+    if is_log_shown():
         yield
         return
-    stop = threading.Event()
+    found, stop = look or partial(look_below, folder), threading.Event()
+    if not console.is_terminal:
+        with _beside(threading.Thread(target=_tell, args=(found, console, stop)), stop):
+            yield
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
@@ -81,15 +88,45 @@ def watch(folder: Path, console: Console, look: Look | None = None) -> Iterator[
         TextColumn("{task.fields[left]} left"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as view:
-        found = look or partial(look_below, folder)
-        thread = threading.Thread(target=_follow, args=(found, view, stop), daemon=True)
-        thread.start()
+    view = Progress(*columns, console=console, transient=True)
+    with view, _beside(threading.Thread(target=_follow, args=(found, view, stop)), stop):
+        yield
+
+
+@contextmanager
+def _beside(thread: threading.Thread, stop: threading.Event) -> Iterator[None]:
+    thread.daemon = True
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _tell(look: Look, console: Console, stop: threading.Event) -> None:
+    while not stop.wait(LINES_S):
+        for line in _lines(look):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _lines(look: Look) -> Iterator[str]:
+    try:
+        seen = look()
+    except (OSError, RunError):
+        return
+    if seen.headline is not None:
+        found = seen.headline
+        left = "?" if found.left_s is None else _clock(found.left_s)
+        yield f"{found.name}: {found.done} of {found.total} trainings, {left} left"
+    for path, name in seen.bars.items():
         try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+            report = read_report(path)
+        except (OSError, RunError):
+            continue
+        rate = max(float(report["steps_per_s"]), 1e-6)
+        left = _clock((report["steps"] - report["step"]) / rate)
+        yield f"{name}: step {report['step']} of {report['steps']}, {rate:.2f} steps/s, {left} left"
 
 
 def _follow(look: Look, view: Progress, stop: threading.Event) -> None:

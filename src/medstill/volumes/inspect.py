@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
 import SimpleITK as sitk
 
 from medstill.errors import DataError
+from medstill.processes import worker_pool
 from medstill.volumes.inspect_case import CaseRow, row_of
 from medstill.volumes.layouts import examine
 from medstill.volumes.records import Dataset
@@ -154,9 +154,7 @@ def _rows(dataset: Dataset, workers: int) -> Iterator[CaseRow]:
     if workers == 1 or len(dataset.cases) < 2:
         yield from (row_of(case, dataset) for case in dataset.cases)
         return
-    pool = ProcessPoolExecutor(
-        min(workers, len(dataset.cases)), get_context("spawn"), initializer=_one_thread
-    )
+    pool = worker_pool(min(workers, len(dataset.cases)), _one_thread)
     described = _without_cases(dataset)
     with pool:
         futures = [pool.submit(row_of, case, described) for case in dataset.cases]

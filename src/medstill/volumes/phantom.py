@@ -7,10 +7,8 @@ contrast phase, noise and resolution differ by patient: see `phantom_anatomy`, `
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from medstill.errors import ConfigError, RunError
+from medstill.processes import NO_GUARD, worker_pool
 from medstill.runs import atomic_folder, read_json, write_json
 from medstill.volumes.io import write_image
 from medstill.volumes.phantom_scan import draw_patient
@@ -154,15 +153,15 @@ Job = tuple[Path, int, int, tuple[int, int, int]]
 
 
 def _write_in_pool(jobs: list[Job], count: int) -> None:
-    context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker) as pool:
+        with worker_pool(count, _start_worker) as pool:
             for _ in pool.map(_write_patient, jobs):
                 pass
     except BrokenProcessPool as error:
         raise RunError(
             "A process that draws the phantom was ended from outside, perhaps for lack of memory. "
-            f"Close other programs, or repeat with fewer workers than {count}."
+            f"Close other programs, or repeat with fewer workers than {count}. "
+            f"{NO_GUARD}."
         ) from error
 
 

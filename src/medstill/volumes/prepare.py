@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, as_completed
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import SimpleITK as sitk
 
 from medstill.config import DataConfig
 from medstill.errors import DataError, LayoutError, RunError
+from medstill.processes import NO_GUARD, worker_pool
 from medstill.runs import STAGE_FILE, Stage
 from medstill.storage import storage_errors
 from medstill.volumes.checks import check_spacing, quiet
@@ -168,8 +168,7 @@ def _results(
         for job in jobs:
             yield job, _attempt(job)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+    pool = worker_pool(workers, _one_thread)
     try:
         yield from _from_pool(pool, jobs)
     finally:
@@ -184,7 +183,8 @@ def _from_pool(pool: Executor, jobs: Sequence[CaseJob]) -> Iterator[Outcome]:
         except BrokenExecutor as error:
             raise RunError(
                 "A worker process ended while it prepared a case, most likely for want of memory. "
-                "Repeat the command with fewer workers (engine.workers); finished cases are kept."
+                "Repeat the command with fewer workers (engine.workers); finished cases are kept. "
+                f"{NO_GUARD}."
             ) from error
 
 
