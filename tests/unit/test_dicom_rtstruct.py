@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom_made import PLANS, Made, make
+from test_contract import contract
 
 from dicom_factory import FRAME_OF_REFERENCE, STUDY, Plan
 from dicom_peers import errors_of, on_grid, structures_of
@@ -16,7 +17,9 @@ pydicom = pytest.importorskip("pydicom", reason="the series are written with pyd
 pytest.importorskip("highdicom", reason="the objects are written with highdicom")
 pytest.importorskip("contourpy", reason="the contours are drawn by contourpy")
 
+from medstill.deploy import dicom  # noqa: E402
 from medstill.deploy.dicom.contours import outlines  # noqa: E402
+from medstill.volumes.terms import terms_of  # noqa: E402
 
 
 def filled(polygon: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -110,6 +113,17 @@ def test_dciodvfy_finds_no_error(tmp_path: Path, classes: int, frames: bool) -> 
     assert errors_of(made.path) == []
     drawings = pydicom.dcmread(made.path).ROIContourSequence
     assert ["ContourSequence" in drawing for drawing in drawings] == [classes > 0, classes > 1]
+
+
+def test_what_is_no_anatomical_structure_is_no_organ(tmp_path: Path) -> None:
+    made = make(tmp_path, Plan())
+    spleen, tumour = terms_of(("background", "spleen", "tumor"), {})
+    path = dicom.write_rtstruct(
+        made.label, made.sources, contract(terms=(spleen, tumour)), tmp_path / "rt.dcm"
+    )
+    observations = pydicom.dcmread(path).RTROIObservationsSequence
+    assert [one.RTROIInterpretedType or None for one in observations] == ["ORGAN", None]
+    assert errors_of(path) == []
 
 
 def test_plastimatch_fills_them_to_the_mask(tmp_path: Path) -> None:

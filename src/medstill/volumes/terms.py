@@ -40,7 +40,7 @@ class Term(Record):
     colour_rgb: Colour
 
 
-_ANATOMY: Final = Code(value="91723000", meaning="Anatomical Structure")
+ANATOMY: Final = Code(value="91723000", meaning="Anatomical Structure")
 _ABNORMAL: Final = Code(value="49755003", meaning="Morphologically Abnormal Structure")
 _LEFT: Final = Code(value="7771000", meaning="Left")
 _RIGHT: Final = Code(value="24028007", meaning="Right")
@@ -54,7 +54,7 @@ def _term(
     meaning: str,
     colour: str,
     modifier: Code | None = None,
-    category: Code = _ANATOMY,
+    category: Code = ANATOMY,
 ) -> Term:
     return Term(
         category=category,
@@ -140,7 +140,7 @@ def term_of(name: str, number: int) -> Term:
         meaning is the name.
     """
     known = _BY_WORDS.get(_words(name))
-    return known or Term(category=_ANATOMY, type=_private(name), colour_rgb=_spread(number))
+    return known or Term(category=ANATOMY, type=_private(name), colour_rgb=_spread(number))
 
 
 def terms_of(classes: Sequence[str], chosen: Mapping[str, TermConfig]) -> tuple[Term, ...]:
@@ -169,7 +169,7 @@ def _changed(term: Term, chosen: TermConfig | None) -> Term:
     changes: dict[str, object] = {}
     if chosen.type is not None:
         # Another type leaves nothing of what the table said about the old one.
-        changes |= {"category": _ANATOMY, "type": chosen.type, "modifier": chosen.modifier}
+        changes |= {"category": ANATOMY, "type": chosen.type, "modifier": chosen.modifier}
     if chosen.modifier is not None:
         changes["modifier"] = chosen.modifier
     if chosen.category is not None:

@@ -19,6 +19,7 @@ from medstill.deploy.contract import Contract
 from medstill.deploy.dicom.contours import outlines
 from medstill.deploy.dicom.identity import concept, heading, patient, save, text
 from medstill.deploy.dicom.sources import Plane, Sources, describing, read_sources, reference
+from medstill.volumes.terms import ANATOMY
 
 _STUDY_CLASS: Final = "1.2.840.10008.3.1.2.3.1"
 """Detached Study Management, long retired: what the standard still wants a study referred to by."""
@@ -100,7 +101,9 @@ def _add_structures(made: Dataset, held: Sources, contract: Contract) -> None:
         drawings.append(drawing)
         observation = Dataset()
         observation.ObservationNumber = observation.ReferencedROINumber = number
-        observation.RTROIInterpretedType, observation.ROIInterpreter = "ORGAN", None
+        anatomical = term.category.value == ANATOMY.value
+        observation.RTROIInterpretedType = "ORGAN" if anatomical else None
+        observation.ROIInterpreter = None
         observation.RTROIIdentificationCodeSequence = [concept(term.type)]
         observations.append(observation)
     made.StructureSetROISequence, made.ROIContourSequence = structures, drawings
