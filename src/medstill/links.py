@@ -35,7 +35,7 @@ def follow(path: Path) -> Path:
         ) from error
     if not target:
         raise RunError(f"'{link}' is empty. Delete it and repeat the command that wrote it.")
-    return Path(os.path.normpath(path.parent / target))
+    return Path(os.path.normpath(_plain(path.parent) / target))
 
 
 def link_file(path: Path) -> Path:
@@ -54,7 +54,7 @@ def link(path: Path, target: Path) -> None:
             f"Expected no folder '{path}', since this run shares '{target.name}' with others. "
             "Choose another output folder, or delete this one."
         )
-    text = Path(os.path.relpath(target, path.parent)).as_posix() + "\n"
+    text = Path(os.path.relpath(_plain(target), _plain(path.parent))).as_posix() + "\n"
     file = link_file(path)
     with storage_errors(file):
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
@@ -70,3 +70,8 @@ def prepared_folder(run: Path) -> Path:
 def gallery_folder(run: Path) -> Path:
     """Where the slices that the report shows of a run's test patients are."""
     return follow(run / GALLERY)
+
+
+def _plain(path: Path) -> Path:
+    """The path without `..`, which behind a symbolic link does not lead where its text says."""
+    return path.resolve() if ".." in path.parts else path

@@ -1,15 +1,20 @@
 """Cleaning keeps away from a study that is being computed, also while it asks."""
 
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from grids import AXES, tiny_grid
 from medstill import cli
 from medstill.errors import RunError
+from medstill.links import link
 from medstill.lock import alone, alone_in_run
 from medstill.study.cleaning import clean, leftovers
-from medstill.study.folder import run_folder
+from medstill.study.folder import claim, note_user, run_folder, share_with, shared_folder
+from medstill.study.points import expand
 
 
 @pytest.fixture
@@ -66,3 +71,69 @@ def test_a_folder_without_a_study_gets_no_lock(tmp_path):
     with pytest.raises(RunError, match="holds no study of many runs"):
         leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def found_through(root, grid):
+    """What is found by one of the folder's paths, as it lies below the folder itself."""
+    return {(entry.path.resolve().relative_to(grid), entry.what) for entry in leftovers(root)}
+
+
+def test_the_same_is_cleaned_by_every_path_to_the_folder(grid, tmp_path):
+    (tmp_path / "beside").mkdir()
+    plain = found_through(grid, grid)
+    assert not [what for _, what in plain if "no run uses" in what]
+    assert found_through(tmp_path / "beside" / ".." / "grid", grid) == plain
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows lets few users make symbolic links")
+def test_the_same_is_cleaned_behind_symbolic_links(grid, tmp_path):
+    plain = found_through(grid, grid)
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(grid)
+    (tmp_path / "far" / "inside").symlink_to(grid / "runs")
+    for path in (tmp_path / "link", tmp_path / "far" / "inside" / ".."):
+        assert found_through(path, grid) == plain
+
+
+def other_study(root: Path, shared: Path, study) -> Path:
+    """Another study that keeps a network of its own in a shared folder."""
+    grid = tiny_grid(study, {"loss": AXES["loss"]}, name="other")
+    points = expand(grid)
+    claim(root, grid, points)
+    share_with(root, shared)
+    note_user(root)
+    network = shared_folder(root) / "distilled-of-the-other"
+    network.mkdir()
+    (network / "last.ckpt").write_bytes(b"weights")
+    link(run_folder(root, points[0].name) / "students/compact/distilled/seed-0", network)
+    return network
+
+
+def test_what_another_study_keeps_in_the_folder_of_one_stays(grid, tmp_path, tiny):
+    alone_there = {entry.path for entry in leftovers(grid)}
+    network = other_study(tmp_path / "other", grid / "shared", tiny.study)
+    found = {entry.path for entry in leftovers(grid)}
+    assert found
+    assert found < alone_there
+    assert {path.name for path in found} == {"last.ckpt", "predictions"}
+    clean(grid, leftovers(grid))
+    assert (network / "last.ckpt").is_file()
+    assert leftovers(tmp_path / "other") == ()
+
+
+def test_a_study_is_noted_once_by_a_path_that_can_be_moved(grid, tmp_path, tiny):
+    other_study(tmp_path / "other", grid / "shared", tiny.study)
+    note_user(tmp_path / "other")
+    note_user(grid)
+    assert (grid / "shared" / "users.json").read_text().split() == ["[", '"../../other"', "]"]
+
+
+def test_a_damaged_list_of_users_ends_with_advice(grid):
+    (grid / "shared" / "users.json").write_text("{}")
+    with pytest.raises(RunError, match=r"users\.json' is damaged: expected a list .* Delete it"):
+        leftovers(grid)
+
+
+def test_a_study_cannot_share_its_whole_folder(grid):
+    with pytest.raises(RunError, match=r"the folder of the study itself\. Leave --shared out"):
+        share_with(grid, grid.parent / "grid")

@@ -237,6 +237,7 @@ def test_two_studies_share_their_networks(grid, phantom, tmp_path, monkeypatch):
     ]
     assert {TEACHER.folder(run).parent for run in runs} == {shared}
     assert DISTILLED.folder(runs[0]) == DISTILLED.folder(runs[1]) != DISTILLED.folder(runs[2])
+    assert json.loads((shared / "users.json").read_text()) == ["../one", "../two"]
     taken = {entry.path for entry in leftovers(tmp_path / "one")}
     assert taken
     assert {path.name for path in taken} == {"last.ckpt", "predictions"}

@@ -15,6 +15,7 @@ from medstill.storage import storage_errors
 from medstill.study.folder import (
     TEST,
     is_complete,
+    is_mine,
     read_grid,
     run_folder,
     shared_by,
@@ -45,8 +46,8 @@ def leftovers(root: Path) -> tuple[Leftover, ...]:
     * Prepared cases, when all runs that use them are finished.
     * What no run of the grid uses any more, but for scores.
 
-    Of a folder that several grids share only last checkpoints and masks are taken: the other grids
-    are not known here.
+    Of a folder that several grids share only last checkpoints and masks are taken: what the other
+    grids need of it is not known here.
 
     Raises:
         RunError: The folder holds no grid, or it is being computed.
@@ -92,10 +93,10 @@ def _listed(root: Path) -> tuple[Leftover, ...]:
     users = _users(root)
     found: list[tuple[Path, str]] = []
     shared = shared_folder(root)
-    unshared = shared.parent == root
+    mine = is_mine(root, shared)
     for folder in sorted(shared.glob("*-*")):
-        runs = users.get(folder, [])
-        if unshared:
+        runs = users.get(folder.resolve(), [])
+        if mine:
             found += _of_folder(folder, used=bool(runs), over=all(map(is_complete, runs)))
         elif runs and is_finished(folder) and is_finished(folder / TEST):
             kind = folder.name.rsplit("-", 1)[0]
@@ -105,12 +106,12 @@ def _listed(root: Path) -> tuple[Leftover, ...]:
 
 
 def _users(root: Path) -> dict[Path, list[Path]]:
-    """Shared folder -> folders of the runs that use it."""
+    """Shared folder, its links followed -> folders of the runs that use it."""
     users: dict[Path, list[Path]] = {}
     for listed in read_grid(root).runs:
         run = run_folder(root, listed.name)
         for folder in shared_by(run):
-            users.setdefault(folder, []).append(run)
+            users.setdefault(folder.resolve(), []).append(run)
     return users
 
 

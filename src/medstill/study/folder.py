@@ -6,6 +6,7 @@ runs/POINT/          a run folder each; what it shares stands there as a `.link`
 runs/POINT/failure.json   what went wrong in it at the last attempt
 shared/KIND-HASH/    prepared cases, networks and slices, by the hash of all that decides them;
                      `shared.link` in its place leads to a folder that several grids share
+shared/users.json    the folders of the other grids that keep here what their runs share
 lock                 held by the process that computes into the folder
 table.json, table.md, report.html
 times.json           what networks take on the machine where `medstill study time` measured it
@@ -13,6 +14,7 @@ times.json           what networks take on the machine where `medstill study tim
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from pydantic import Field, ValidationError
 
 from medstill.config import Record, content_hash, study_hash
 from medstill.errors import RunError
-from medstill.links import SUFFIX, follow, link
+from medstill.links import SUFFIX, follow, link, link_file
 from medstill.refs import TEACHER, ModelRef, student_refs
 from medstill.runs import (
     LOCK_FILE,
@@ -40,6 +42,7 @@ from medstill.study.points import Point, axes_of
 GRID_FILE = "grid.json"
 RUNS = "runs"
 SHARED = "shared"
+USERS_FILE = "users.json"
 FAILURE_FILE = "failure.json"
 TEST = "test"
 COMPARISON_FILE = "comparison.json"
@@ -159,10 +162,53 @@ def share_with(root: Path, shared: Path) -> None:
     """Let a grid keep what its runs share in a folder that other grids use too.
 
     Raises:
-        RunError: The grid has a shared folder of its own already.
+        RunError: The grid has a shared folder of its own already, or is asked to share its whole
+            folder.
     """
+    if shared.resolve() == root.resolve():
+        raise RunError(
+            f"--shared is '{shared}', the folder of the study itself. Leave --shared out: the "
+            f"study keeps what its runs share in '{root / SHARED}', and other studies can share "
+            "that."
+        )
     if shared.resolve() != (root / SHARED).resolve():
         link(root / SHARED, shared.resolve())
+
+
+def note_user(root: Path) -> None:
+    """Say in a shared folder outside of a grid that the grid uses it; call it alone in there.
+
+    Raises:
+        RunError: The list of users is damaged.
+    """
+    shared = shared_folder(root)
+    if link_file(root / SHARED).is_file() and root.resolve() not in _users_of(shared):
+        found = [*_users_of(shared), root.resolve()]
+        texts = [Path(os.path.relpath(user, shared.resolve())).as_posix() for user in found]
+        write_json(shared / USERS_FILE, texts)
+
+
+def is_mine(root: Path, shared: Path) -> bool:
+    """Whether a shared folder lies in the folder of a grid, and no other grid says to use it.
+
+    Raises:
+        RunError: The list of users is damaged.
+    """
+    own = shared.resolve().parent == root.resolve()
+    return own and not set(_users_of(shared)) - {root.resolve()}
+
+
+def _users_of(shared: Path) -> tuple[Path, ...]:
+    path = shared / USERS_FILE
+    if not path.exists():
+        return ()
+    texts = read_json(path)
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise RunError(
+            f"'{path}' is damaged: expected a list of the study folders that use '{shared}'. "
+            "Delete it and repeat 'medstill study run' of each of them."
+        )
+    return tuple((shared / text).resolve() for text in texts)
 
 
 def networks_of(run: Path) -> tuple[ModelRef, ...]:

@@ -21,6 +21,7 @@ from medstill.study.folder import (
     failures_of,
     forget_failures,
     is_complete,
+    note_user,
     run_folder,
     share_with,
     shared_folder,
@@ -111,6 +112,7 @@ def run_grid(
             share_with(out, options.shared)
         # Commands on single runs keep the shared folder to themselves too.
         with alone(shared_folder(out)):
+            note_user(out)
             todo = [point for point in chosen if not is_complete(run_folder(out, point.name))]
             ready = prepare_points(todo, source, out)
             work = plan(out, ready, data, resume=options.resume)
