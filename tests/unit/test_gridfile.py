@@ -147,6 +147,14 @@ def test_all_mistakes_are_named_at_once(write):
     assert "axes.fold.valuse: No key is called 'valuse'. Did you mean 'values'?" in message
 
 
+def test_no_two_runs_have_one_name(write):
+    """A run by itself that is called as a point of the axes would be in that point's folder."""
+    axis = "fold: {key: split.fold, values: [0, 1]}"
+    text = TEXT.replace(axis, "").replace("name: all-labels", "name: loss-kl")
+    with pytest.raises(ConfigError, match="'loss-kl' is the name of 2 runs, which would have one"):
+        expand(load_grid(write(text)))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

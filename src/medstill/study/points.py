@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,11 +36,13 @@ def expand(grid: Grid) -> tuple[Point, ...]:
     """Every run of a grid: the last axis varies fastest, the runs by themselves come last.
 
     Raises:
-        ConfigError: A change gives no valid study, or two runs are the same study; all are named.
+        ConfigError: A change gives no valid study, or two runs have one name or are the same
+            study; all are named.
     """
     points: list[Point] = []
     problems: dict[str, list[str]] = {}
-    for draft in _drafts(grid):
+    drafts = tuple(_drafts(grid))
+    for draft in drafts:
         found = _study(grid, draft)
         if isinstance(found, Study):
             points.append(Point(draft.name, draft.values, found))
@@ -47,6 +50,7 @@ def expand(grid: Grid) -> tuple[Point, ...]:
             for problem in found:
                 problems.setdefault(problem, []).append(draft.name)
     lines = [f"{_runs(names)}: {problem}" for problem, names in problems.items()]
+    lines += _twice(drafts)
     lines += _same(points)
     if lines:
         raise problems_error(lines, f"the runs of '{grid.name}'")
@@ -117,6 +121,15 @@ def _study(grid: Grid, draft: _Draft) -> Study | list[str]:
 def _runs(names: Sequence[str]) -> str:
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"{names[0]}{more}"
+
+
+def _twice(drafts: Sequence[_Draft]) -> Iterator[str]:
+    for name, number in Counter(draft.name for draft in drafts).items():
+        if number > 1:
+            yield (
+                f"'{name}' is the name of {number} runs, which would have one folder: give each a "
+                "name of its own, in 'runs' or by other names of axes and values"
+            )
 
 
 def _same(points: Sequence[Point]) -> Iterator[str]:
