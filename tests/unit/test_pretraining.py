@@ -12,10 +12,11 @@ from medstill.config import NetworkConfig
 from medstill.losses import mask_blocks
 from medstill.networks import build, run
 from medstill.training import checkpoint
-from medstill.training.assembly import build_teacher, teacher_key
+from medstill.training.assembly import build_teacher
 from medstill.training.checkpoint import BEST, LAST
 from medstill.training.costs import estimate
 from medstill.training.data import PatchSamples
+from medstill.training.keys import teacher_key
 from medstill.training.seeds import torch_generator
 from medstill.training.teaching import (
     adopt,

@@ -99,8 +99,23 @@ def test_unlabelled_cases_are_never_of_a_held_out_patient():
     held_out = patients_of(split, split.validation + split.test)
     expected = {f"extra{p}" for p in range(9) if f"p{p:02}" not in held_out} | {"stranger"}
     assert set(split.unlabelled) == expected
+    assert set(split.left_out) == {f"extra{p}" for p in range(9)} - expected
     used = {*split.train, *split.validation, *split.test, *split.student}
     assert not used & {i.id for i in infos if not i.labelled}
+
+
+@pytest.mark.parametrize("kind", ["fractions", "folds"])
+def test_unlabelled_cases_of_a_held_out_site_are_left_out(kind):
+    infos = [info(f"c{i:02}", site=f"site{i % 7}") for i in range(40)]
+    bare = [info(f"bare{s}", site=f"site{s}", labelled=False) for s in range(7)]
+    bare.append(info("far", site="another site", labelled=False))
+    split = split_of([*infos, *bare], kind=kind, group_by="site")
+    site = {i.id: i.site for i in infos}
+    trained = {f"bare{site[case].removeprefix('site')}" for case in split.train}
+    assert set(split.unlabelled) == trained | {"far"}
+    assert set(split.left_out) == {i.id for i in bare} - set(split.unlabelled)
+    with pytest.raises(SplitError, match="case 'bare' has none"):
+        split_of([*infos, info("bare", labelled=False)], kind=kind, group_by="site")
 
 
 @pytest.mark.parametrize("kind", ["fractions", "folds"])

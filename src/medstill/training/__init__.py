@@ -15,8 +15,6 @@ if TYPE_CHECKING:
         load_teacher,
         load_weights,
         student_config,
-        student_key,
-        teacher_key,
         train_student,
     )
     from medstill.training.checkpoint import weights_hash
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
         reconstruction_function,
         set_threads,
     )
+    from medstill.training.keys import student_key, teacher_key
     from medstill.training.memory import kept_memory
     from medstill.training.teaching import train_teacher
     from medstill.training.tuning import Pupil, TunedStudent, tune_student
@@ -72,8 +71,6 @@ _HOMES = {
         "load_teacher",
         "load_weights",
         "student_config",
-        "student_key",
-        "teacher_key",
         "train_student",
     ),
     "checkpoint": ("weights_hash",),
@@ -82,6 +79,7 @@ _HOMES = {
     "facts": ("network_facts", "network_table"),
     "folds": ("train_teachers",),
     "inference": ("logits_function", "reconstruction_function", "set_threads"),
+    "keys": ("student_key", "teacher_key"),
     "memory": ("kept_memory",),
     "teaching": ("train_teacher",),
     "tuning": ("Pupil", "TunedStudent", "tune_student"),

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from medstill.config import NetworkConfig, StudentConfig, Study, content_hash, deciding
+from medstill.config import NetworkConfig, StudentConfig, Study, content_hash
 from medstill.losses import Objective
-from medstill.networks import Ensemble, build, design_key, without_reconstruction
+from medstill.networks import Ensemble, build, without_reconstruction
 from medstill.networks.taps import tap_channels
 from medstill.refs import GUIDED, ModelRef
 from medstill.training import checkpoint
@@ -27,7 +27,7 @@ from medstill.training.prior import start_from_frequencies
 from medstill.training.seeds import torch_seed
 from medstill.training.tasks import StudentTask
 from medstill.volumes.records import Preparation, Split
-from medstill.volumes.splits import out_of_fold, teacher_splits, without_labels
+from medstill.volumes.splits import out_of_fold, without_labels
 from medstill.volumes.store import PreparedSet
 
 
@@ -127,46 +127,6 @@ def load_weights(network: nn.Module, folder: Path) -> nn.Module:
     """
     network.load_state_dict(checkpoint.load(folder / checkpoint.BEST)["network"])
     return network.eval()
-
-
-def teacher_key(study: Study, prepared_hash: str, split: Split) -> dict[str, object]:
-    """All that decides the teacher."""
-    key: dict[str, object] = {
-        "stage": "teacher",
-        "teacher": deciding(study.teacher),
-        "seed": study.seeds[0],
-        "prepared": prepared_hash,
-        "cases": content_hash([split.train, split.validation]),
-    }
-    if study.teacher.folds:
-        parts = teacher_splits(split, study.teacher.folds, study.split.seed)
-        key["parts"] = content_hash([part.train for part in parts])
-    return key | design_key(study.teacher.network.name)
-
-
-def student_key(study: Study, ref: ModelRef, prepared_hash: str, split: Split) -> dict[str, object]:
-    """All that decides a student; of the distillation a control keeps the segmentation weight."""
-    student, distillation = student_config(study, ref), study.distillation
-    key: dict[str, object] = {
-        "stage": "student",
-        "arm": ref.arm,
-        "student": deciding(student, {"alias": True}),
-        "seed": ref.seed,
-        "training": deciding(study.training),
-        "prepared": prepared_hash,
-        "cases": content_hash([labelled_cases(split, ref), split.validation]),
-    }
-    if ref.arm == "distilled":
-        key["distillation"] = deciding(distillation)
-    else:
-        key["segmentation_weight"] = distillation.segmentation_weight
-    if ref.arm == "pseudo-labels":
-        key["unlabelled_batch"] = distillation.unlabelled_batch
-    if study.training.head_prior is not False:
-        key["prior"] = content_hash(split.student)
-    if ref.arm in GUIDED:
-        key["teacher"] = teacher_key(study, prepared_hash, split)
-    return key | design_key(student.name)
 
 
 def labelled_cases(split: Split, ref: ModelRef) -> tuple[str, ...]:

@@ -147,21 +147,31 @@ def _groups(infos: Sequence[CaseInfo], config: SplitConfig, *, parts: int) -> Gr
 def _sites(labelled: Sequence[CaseInfo]) -> dict[str, tuple[str, ...]]:
     site_of: dict[str, str] = {}
     for info in labelled:
-        if info.site is None:
-            raise SplitError(
-                f"split.group_by is 'site', but case '{info.id}' has none: expected a site for "
-                "every patient. Add a column 'site' to the table, or set split.group_by=patient."
-            )
-        if site_of.setdefault(info.patient, info.site) != info.site:
+        site = demand_site(info)
+        if site_of.setdefault(info.patient, site) != site:
             raise SplitError(
                 f"Expected one site for patient '{info.patient}', found "
-                f"'{site_of[info.patient]}' and '{info.site}'. Correct the table, or set "
+                f"'{site_of[info.patient]}' and '{site}'. Correct the table, or set "
                 "split.group_by=patient."
             )
     sites: defaultdict[str, list[str]] = defaultdict(list)
     for patient in sorted(site_of):
         sites[site_of[patient]].append(patient)
     return {site: tuple(members) for site, members in sites.items()}
+
+
+def demand_site(info: CaseInfo) -> str:
+    """The site of a case.
+
+    Raises:
+        SplitError: It has none.
+    """
+    if info.site is None:
+        raise SplitError(
+            f"split.group_by is 'site', but case '{info.id}' has none: expected a site for "
+            "every patient. Add a column 'site' to the table, or set split.group_by=patient."
+        )
+    return info.site
 
 
 def _take(

@@ -172,3 +172,5 @@ class Split(Record):
     data_hash: str
     unlabelled: tuple[str, ...] = ()
     """Cases without labels, of no validation or test patient: usable for distillation."""
+    left_out: tuple[str, ...] = ()
+    """Cases without labels whose patient or site is validated or tested: used for nothing."""

@@ -16,6 +16,7 @@ from medstill.volumes.division import (
     STUDENT_STREAM,
     TEACHER_STREAM,
     Parts,
+    demand_site,
     named_cases,
     shuffled,
 )
@@ -44,7 +45,8 @@ def make_split(
     parts; sites are never divided silently. nnU-Net's file is taken as it is.
 
     Students see the labels of a nested share of the training patients. Cases without labels are
-    listed in `unlabelled` unless their patient is validated or tested.
+    listed in `unlabelled` unless their patient, or with `group_by: site` their site, is validated
+    or tested.
 
     Args:
         infos: Prepared cases in any order; the split does not depend on it.
@@ -54,7 +56,8 @@ def make_split(
         splits_file: nnU-Net's `splits_final.json`.
 
     Raises:
-        SplitError: Too few patients, an empty part, or a patient in two places.
+        SplitError: Too few patients, an empty part, a patient in two places, or a case without a
+            site where sites are kept whole.
     """
     labelled = {info.id: info.patient for info in infos if info.labelled}
     patients = sorted(set(labelled.values()))
@@ -67,16 +70,15 @@ def make_split(
                 f"({_sizes(parts)} of {len(patients)}). Ask for fewer in the others, or add cases."
             )
     seen = nested_fractions(sorted(parts["train"]), (label_fraction,), config.seed)[label_fraction]
-    held_out = parts["validation"] | parts["test"]
+    left_out = _left_out(infos, config, parts["validation"] | parts["test"])
     named = named_cases(splits_file, config) if config.kind == "nnunet" else set(labelled)
     split = Split(
         **{part: _cases(labelled, members, named) for part, members in parts.items()},
         student=_cases(labelled, set(seen), named),
         patients={info.id: info.patient for info in infos},
         data_hash=data_hash,
-        unlabelled=tuple(
-            sorted(i.id for i in infos if not i.labelled and i.patient not in held_out)
-        ),
+        unlabelled=tuple(sorted({i.id for i in infos if not i.labelled} - left_out)),
+        left_out=tuple(sorted(left_out)),
     )
     check_split(split)
     return split
@@ -257,6 +259,16 @@ def _without(split: Split, patients: set[str]) -> Split:
         for name in parts
     }
     return split.model_copy(update=left)
+
+
+def _left_out(infos: Sequence[CaseInfo], config: SplitConfig, held_out: set[str]) -> set[str]:
+    """Cases without labels that belong to what is validated or tested."""
+    bare = [info for info in infos if not info.labelled]
+    found = {info.id for info in bare if info.patient in held_out}
+    if config.group_by == "site" and config.kind != "nnunet":
+        sites = {info.site for info in infos if info.labelled and info.patient in held_out}
+        found |= {info.id for info in bare if demand_site(info) in sites}
+    return found
 
 
 def _demand_patients(patients: Sequence[str]) -> None:
