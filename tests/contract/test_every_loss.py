@@ -102,6 +102,7 @@ def test_a_batch_of_one_works_after_a_larger_one(name, dims):
 def test_a_batch_without_labels_works(name):
     batch = inputs(2)
     batch["labels_B"] = torch.full_like(batch["labels_B"], 255)
+    batch["bare_B"] = torch.ones(len(batch["labels_B"]), dtype=torch.bool)
     loss = value(objective(name, 2), batch)
     loss.backward()
     assert torch.isfinite(loss)

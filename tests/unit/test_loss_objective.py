@@ -185,6 +185,7 @@ def test_both_arms_balance_the_classes_as_the_recipe_says():
 def test_an_unlabelled_batch_still_learns_from_the_teacher():
     batch = inputs()
     batch["labels_B"] = torch.full_like(batch["labels_B"], 255)
+    batch["bare_B"] = torch.ones(len(batch["labels_B"]), dtype=torch.bool)
     regions = inputs()["labels_B"].long()
     batch["teacher_logits_BC"] = 9 * torch.nn.functional.one_hot(regions, 3).movedim(-1, 1).float()
     batch["student_logits_BC"].requires_grad_()
@@ -197,6 +198,7 @@ def test_an_unlabelled_batch_still_learns_from_the_teacher():
 def test_no_place_of_known_class_gives_zero_with_a_gradient_path():
     batch = inputs()
     batch["labels_B"] = torch.full_like(batch["labels_B"], 255)
+    batch["bare_B"] = torch.ones(len(batch["labels_B"]), dtype=torch.bool)
     batch["teacher_logits_BC"] = torch.zeros_like(batch["teacher_logits_BC"])
     objective = fitted()
     terms = compute(objective, batch)

@@ -21,8 +21,8 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def scene(labels, student, teacher):
-    return Scene(labels, student, teacher, generator())
+def scene(labels, student, teacher, bare=None):
+    return Scene(labels, student, teacher, generator(), bare)
 
 
 @pytest.mark.parametrize("space", [(17, 24), (9, 16, 24)])
@@ -119,15 +119,19 @@ def test_nothing_is_drawn_where_no_class_is_known_and_never_more_than_asked():
 
 
 def test_the_teacher_stands_in_on_images_without_labels_where_it_is_sure():
-    labels = torch.full((2, 2, 2), 255, dtype=torch.uint8)
+    labels = torch.full((3, 2, 2), 255, dtype=torch.uint8)
     labels[0, 0, 0] = 1
-    teacher = torch.zeros(2, 3, 2, 2)
+    teacher = torch.zeros(3, 3, 2, 2)
     teacher[:, 2, 0] = 9.0
     teacher[:, 2, 1] = 0.1
-    seen = scene(labels, torch.zeros_like(teacher), teacher)
-    assert seen.trusted_B(0.9).tolist() == [[[1, 255], [255, 255]], [[2, 2], [255, 255]]]
-    assert seen.regions_B.tolist() == [[[1, 2], [2, 2]], [[2, 2], [2, 2]]]
-    assert seen.present_BC.tolist() == [[False, False, True]] * 2
+    # The last patch is ignored as a whole, but of a labelled image.
+    bare = torch.tensor([False, True, False])
+    seen = scene(labels, torch.zeros_like(teacher), teacher, bare)
+    unknown = [[255, 255], [255, 255]]
+    assert seen.trusted_B(0.9).tolist() == [[[1, 255], [255, 255]], [[2, 2], [255, 255]], unknown]
+    assert scene(labels, teacher, teacher).trusted_B(0.9)[1:].tolist() == [unknown] * 2
+    assert seen.regions_B.tolist() == [[[1, 2], [2, 2]], *[[[2, 2], [2, 2]]] * 2]
+    assert seen.present_BC.tolist() == [[False, False, True]] * 3
 
 
 def test_a_place_is_hard_where_the_student_misses_half_of_it():

@@ -15,10 +15,10 @@ from medstill.training.assembly import (
     build_network,
     build_student,
     build_teacher,
-    student_key,
     student_task,
 )
 from medstill.training.checks import check_networks
+from medstill.training.keys import student_key
 from medstill.training.tasks import Place
 
 SMALL = {"name": "unet-t1", "width": 0.03125, "alias": "small"}
@@ -82,11 +82,27 @@ def test_both_arms_learn_the_second_task_from_the_labelled_images_alone(arms):
     image, label = batch(6)
     image[4:] += 1.0
     unlabelled = label.clone()
-    unlabelled[4:] = 255
-    shown = distilled.compute(image, unlabelled, 0).terms["reconstruction"].item()
+    unlabelled[3:] = 255
+    bare = torch.arange(6) >= 4
+    shown = distilled.compute(image, unlabelled, 0, bare_B=bare).terms["reconstruction"].item()
     expected = control.compute(image[:4], label[:4], 0).terms["reconstruction"].item()
     assert shown == pytest.approx(expected, rel=1e-5)
     assert distilled.compute(image, label, 0).terms["reconstruction"].item() > 1.1 * shown
+
+
+def test_without_a_labelled_image_the_second_task_is_nothing(arms):
+    image, label = batch(2)
+    unlabelled = torch.full_like(label, 255)
+    none = torch.ones(2, dtype=torch.bool)
+    distilled = arms[1].train()
+    result = distilled.compute(image, unlabelled, 0, bare_B=none)
+    assert result.terms["reconstruction"].item() == 0
+    result.total.backward()
+    assert all(torch.isfinite(p.grad).all() for p in distilled.network.parameters())
+    distilled.zero_grad()
+    result = arms[0].eval().compute(image, unlabelled, 0)
+    assert torch.isfinite(result.terms["reconstruction"])
+    assert result.terms["reconstruction"] > 0
 
 
 def test_a_second_task_needs_a_second_decoder(tiny, tiny_with):

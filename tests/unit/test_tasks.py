@@ -144,8 +144,9 @@ def test_only_images_without_any_label_take_the_teachers_answers(channels, space
     teacher = torch.randn((3, channels, *space), generator=generator)
     label = torch.randint(0, 2, (3, *space), generator=generator)
     label[0].flatten()[:7] = IGNORE
-    label[2] = IGNORE
-    found = with_answers(label, teacher)
+    # A patch of a labelled image may be ignored as a whole.
+    label[1:] = IGNORE
+    found = with_answers(label, teacher, torch.tensor([False, False, True]))
     assert torch.equal(found[:2], label[:2])
     rows = teacher[2].flatten(1).T.tolist()
     assert found[2].flatten().tolist() == [class_of(row) for row in rows]
@@ -157,9 +158,10 @@ def test_pseudo_labels_enter_the_segmentation_terms_and_nothing_else_is_learnt(t
     task = student_task(tiny.study, preparation, ref("pseudo-labels", 5), teacher).eval()
     image, label = batch()
     label[2:] = IGNORE
-    result = task.compute(image, label, 0)
+    bare = torch.arange(4) >= 2
+    result = task.compute(image, label, 0, bare_B=bare)
     teacher.eval()
-    answers = with_answers(label, teacher(image).logits)
+    answers = with_answers(label, teacher(image).logits, bare)
     assert (answers[2:] != IGNORE).all()
     control = student_task(tiny.study, preparation, ref("control", 5), None).eval()
     expected = control.compute(image, answers, 0)

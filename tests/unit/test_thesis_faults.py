@@ -12,7 +12,9 @@ from medstill.losses.places import Scene
 
 def scene_of(labels, teacher_logits):
     teacher = as_class_logits(teacher_logits)
-    return Scene(labels, torch.zeros_like(teacher), teacher, torch.Generator().manual_seed(0))
+    bare = torch.ones(len(labels), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    return Scene(labels, torch.zeros_like(teacher), teacher, generator, bare)
 
 
 def make(loss="supcon", maps=()):

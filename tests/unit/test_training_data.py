@@ -50,6 +50,16 @@ def test_a_sample_is_a_function_of_seed_step_and_sample(source):
     assert not any(equal(other[number], forwards[number]) for number in range(15))
 
 
+def test_each_rank_knows_which_of_its_samples_are_of_images_without_labels(mixed):
+    samples, size = PatchSamples(mixed), mixed.samples_per_step
+    ignored = torch.stack([(samples[number][1] == 255).all() for number in range(size)])
+    assert torch.equal(mixed.bare(), ignored)
+    assert mixed.bare().tolist() == [False, False, False, True, True]
+    for rank in range(2):
+        (numbers,) = StepBatches(mixed, 4, rank, 2)
+        assert torch.equal(mixed.bare(rank, 2), ignored[[number - 4 * size for number in numbers]])
+
+
 def test_the_number_of_steps_does_not_change_a_sample(source):
     longer = replace(source, recipe=source.recipe.model_copy(update={"steps": 50}))
     assert equal(PatchSamples(longer)[7], PatchSamples(source)[7])

@@ -137,6 +137,7 @@ class Objective(nn.Module):
         teacher_logits_BC: Tensor | None = None,
         teacher_features: Mapping[str, Tensor] | None = None,
         generator: torch.Generator | None = None,
+        bare_B: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """All terms of a batch by name, unweighted; `total` adds them up.
 
@@ -147,6 +148,7 @@ class Objective(nn.Module):
             teacher_logits_BC: The teacher's logits for the same view; not needed by a control.
             teacher_features: The teacher's tapped features by scale.
             generator: Draws the places, on the CPU; not needed by a control.
+            bare_B: Which samples are of images without labels; None: none of them.
 
         Returns:
             Scalars, float32, under the names in `weights`.
@@ -166,7 +168,7 @@ class Objective(nn.Module):
             )
         teacher_BC = as_class_logits(teacher_logits_BC).detach()
         require_same_shape(student_BC.shape, teacher_BC.shape, "Output maps")
-        scene = Scene(labels_B, student_BC.detach(), teacher_BC, generator)
+        scene = Scene(labels_B, student_BC.detach(), teacher_BC, generator, bare_B)
         for scale, module in self.features.items():
             student = _feature(student_features, scale, "student")
             teacher = _feature(teacher_features, scale, "teacher")

@@ -31,14 +31,16 @@ UNSEEN = -1
 class Scene:
     """What a batch shows and what both networks make of it, without gradients.
 
-    `labels_B` holds 255 where nothing is known, on whole images when they have no labels. The
-    logits have at least two classes and lie on the grid of the labels.
+    `labels_B` holds 255 where nothing is known. `bare_B` says which samples are of images without
+    labels, which is more than to be ignored all over; None: none of them. The logits have at least
+    two classes and lie on the grid of the labels.
     """
 
     labels_B: Tensor
     student_BC: Tensor
     teacher_BC: Tensor
     generator: torch.Generator
+    bare_B: Tensor | None = None
 
     @property
     def space(self) -> tuple[int, ...]:
@@ -74,16 +76,15 @@ class Scene:
     def trusted_B(self, confidence: float) -> Tensor:
         """Class of each place that can be relied on, 255 elsewhere.
 
-        It is the label; on an image without any label it is the teacher's class where its
-        probability reaches the confidence. Ignored places of labelled images remain unknown: they
-        are often padding.
+        It is the label; on an image without labels it is the teacher's class where its probability
+        reaches the confidence. Ignored places of labelled images remain unknown: they are often
+        padding.
         """
-        bare_B = (self.labels_B == IGNORE).flatten(1).all(dim=1)
-        if not bool(bare_B.any()):
+        if self.bare_B is None or not bool(self.bare_B.any()):
             return self.labels_B
         sure_B = self.teacher_BC.float().softmax(dim=1).amax(dim=1) >= confidence
         stand_in_B = torch.where(sure_B, self.predicted_B, IGNORE).to(self.labels_B.dtype)
-        return torch.where(bare_B.view(-1, *[1] * len(self.space)), stand_in_B, self.labels_B)
+        return torch.where(self.bare_B.view(-1, *[1] * len(self.space)), stand_in_B, self.labels_B)
 
     def wrong_N(self, classes_B: Tensor, grid: Sequence[int]) -> Tensor:
         """Places of the grid where the student is wrong about at least half of what is known."""

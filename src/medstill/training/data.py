@@ -55,6 +55,10 @@ class SampleSource:
         """Labelled and unlabelled samples of one batch."""
         return self.recipe.batch_size + self.unlabelled_batch
 
+    def bare(self, rank: int = 0, ranks: int = 1) -> Tensor:
+        """Which samples of one rank's share of a batch are of images without labels, `(B,)`."""
+        return torch.arange(rank, self.samples_per_step, ranks) >= self.recipe.batch_size
+
 
 Sample = tuple[Tensor, Tensor, *tuple[Said, ...]]
 

@@ -96,10 +96,13 @@ class Learner(pl.LightningModule):
         """The weighted loss of a batch; every term is logged by name."""
         image_BC, label_B, *said = batch
         task: Task = self.task  # type: ignore[assignment]
+        bare_B = self.source.bare(self.trainer.global_rank, self.trainer.world_size)
+        bare_B = bare_B.to(label_B.device)
         with torch.random.fork_rng():
             # A network's own dropout draws from the global generator: it too follows the step.
             torch.manual_seed(torch_seed("loss", self.source.seed, self.step, 1))
-            result = task.compute(self._place().put(image_BC), label_B, self.step, *said)
+            image_BC = self._place().put(image_BC)
+            result = task.compute(image_BC, label_B, self.step, *said, bare_B=bare_B)
         values = {f"train/{name}": value.detach() for name, value in result.terms.items()}
         values["train/total"] = result.total.detach()
         if not torch.isfinite(result.total):

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from medstill.config import IGNORE, PretrainingConfig, ReconstructionConfig, TrainingConfig
+from medstill.config import PretrainingConfig, ReconstructionConfig, TrainingConfig
 from medstill.losses import (
     Objective,
     SegmentationLoss,
@@ -61,11 +61,18 @@ class Task(Protocol):
     network: nn.Module
 
     def compute(
-        self, image_BC: Tensor, label_B: Tensor, step: int, said: Said | None = None
+        self,
+        image_BC: Tensor,
+        label_B: Tensor,
+        step: int,
+        said: Said | None = None,
+        *,
+        bare_B: Tensor | None = None,
     ) -> StepResult:
         """The loss of one batch; every random choice is a function of the seed and `step`.
 
-        `said` is what a teacher said of the batch, if that is kept.
+        `said` is what a teacher said of the batch, if that is kept. `bare_B` says which samples
+        are of images whose labels are not looked at; None: of none.
         """
         ...
 
@@ -105,10 +112,16 @@ class TeacherTask(nn.Module):
         self.layers = {"D": distance_layer} if distance else {}
 
     def compute(
-        self, image_BC: Tensor, label_B: Tensor, step: int, said: Said | None = None
+        self,
+        image_BC: Tensor,
+        label_B: Tensor,
+        step: int,
+        said: Said | None = None,
+        *,
+        bare_B: Tensor | None = None,
     ) -> StepResult:
         """See `Task.compute`."""
-        del said
+        del said, bare_B
         settings = self.reconstruction
         seen_BC = image_BC
         if settings.weight and settings.mask_ratio:
@@ -146,10 +159,16 @@ class PretrainingTask(nn.Module):
         self.seed = seed
 
     def compute(
-        self, image_BC: Tensor, label_B: Tensor, step: int, said: Said | None = None
+        self,
+        image_BC: Tensor,
+        label_B: Tensor,
+        step: int,
+        said: Said | None = None,
+        *,
+        bare_B: Tensor | None = None,
     ) -> StepResult:
         """See `Task.compute`."""
-        del label_B, said
+        del label_B, said, bare_B
         generator = torch_generator("pretraining", self.seed, step)
         settings = self.settings
         seen_BC = mask_blocks(image_BC, settings.mask_ratio, settings.mask_block, generator)
@@ -186,29 +205,38 @@ class StudentTask(nn.Module):
         self._move_teacher = online.to if online else None
 
     def compute(
-        self, image_BC: Tensor, label_B: Tensor, step: int, said: Said | None = None
+        self,
+        image_BC: Tensor,
+        label_B: Tensor,
+        step: int,
+        said: Said | None = None,
+        *,
+        bare_B: Tensor | None = None,
     ) -> StepResult:
         """See `Task.compute`."""
         with Taps(self.network, self.layers) as taps:
             output = run(self.network, image_BC)
             features = dict(taps.features)
         view = self._view(image_BC, said)
+        if bare_B is None:
+            bare_B = torch.zeros(len(label_B), dtype=torch.bool, device=label_B.device)
+        if view and self.pseudo_labels:
+            label_B = with_answers(label_B, view.logits_BC, bare_B)
         terms = self.objective(
             output.logits,
-            with_answers(label_B, view.logits_BC) if view and self.pseudo_labels else label_B,
+            label_B,
             student_features=features,
             teacher_logits_BC=view.logits_BC if view else None,
             teacher_features=view.features if view else {},
             generator=torch_generator("loss", self.seed, step),
+            bare_B=bare_B,
         )
         total = self.objective.total(terms, step)
         weights = self.objective.weights_at(step)
         if self.reconstruction_weight and output.reconstruction is not None:
             # Images that only a distilled student sees must not give it more of this task.
-            seen_B = (label_B != IGNORE).flatten(1).any(dim=1).to(image_BC.device)
-            terms["reconstruction"] = reconstruction_loss(
-                output.reconstruction[seen_B], image_BC[seen_B]
-            )
+            seen_B = ~bare_B.to(image_BC.device)
+            terms["reconstruction"] = _mean_error(output.reconstruction[seen_B], image_BC[seen_B])
             total = total + self.reconstruction_weight * terms["reconstruction"]
             weights["reconstruction"] = self.reconstruction_weight
         return StepResult(total, terms, weights)
@@ -234,19 +262,26 @@ class StudentTask(nn.Module):
         return view.features if view else {}
 
 
-def with_answers(label_B: Tensor, teacher_BC: Tensor) -> Tensor:
-    """Labels in which the images that have none, 255 all over, carry the teacher's classes.
+def with_answers(label_B: Tensor, teacher_BC: Tensor, bare_B: Tensor) -> Tensor:
+    """Labels in which the images that have none carry the teacher's classes.
 
-    Ignored places of labelled images stay ignored.
+    Ignored places of labelled images stay ignored, be it a whole patch.
 
     Args:
         label_B: `(B, ...)`.
         teacher_BC: The teacher's logits `(B, C, ...)` of the same images; one channel z counts as
             (0, z).
+        bare_B: Which of them are of images without labels.
     """
-    bare_B = (label_B == IGNORE).flatten(1).all(dim=1).view(-1, *[1] * (label_B.dim() - 1))
     answer_B = predicted_classes(as_class_logits(teacher_BC)).to(label_B.dtype)
-    return torch.where(bare_B, answer_B, label_B)
+    return torch.where(bare_B.view(-1, *[1] * (label_B.dim() - 1)), answer_B, label_B)
+
+
+def _mean_error(reconstruction_BC: Tensor, image_BC: Tensor) -> Tensor:
+    """The reconstruction's error; 0, with a gradient of 0, over no sample at all."""
+    if not len(image_BC):
+        return reconstruction_BC.float().sum()
+    return reconstruction_loss(reconstruction_BC, image_BC)
 
 
 def segmentation_loss(recipe: TrainingConfig, preparation: Preparation) -> SegmentationLoss:
