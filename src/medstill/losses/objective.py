@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from medstill.config import DistillationConfig, MapTermConfig, TrainingConfig
+from medstill.config import DistillationConfig, MapTermConfig, TrainingConfig, content_hash
 from medstill.errors import ConfigError, TrainingError
 from medstill.losses.boundary import boundary_weights
 from medstill.losses.embedding import EmbeddingSpace, FeatureSizes, Moments, spread_rows
@@ -65,6 +65,7 @@ class Objective(nn.Module):
         }
         self._ramps: dict[str, int] = {}
         self.features = nn.ModuleDict()
+        self._modules_of: dict[str, str] = {}
         self._feature_names: dict[str, str] = {}
         generator = torch.Generator()
         generator.manual_seed(torch.initial_seed() if seed is None else seed)
@@ -72,7 +73,8 @@ class Objective(nn.Module):
             build = feature_loss(term.loss)
             if term.weight > 0:
                 sizes = _sizes(scale, classes, student_channels, teacher_channels)
-                self.features[scale] = build(term, sizes, generator)
+                self._modules_of[scale] = _module_name(scale)
+                self.features[self._modules_of[scale]] = build(term, sizes, generator)
                 self._feature_names[scale] = f"{scale}/{term.loss}"
                 self.weights[self._feature_names[scale]] = term.weight
                 self._ramps[self._feature_names[scale]] = term.ramp_steps
@@ -169,7 +171,7 @@ class Objective(nn.Module):
         teacher_BC = as_class_logits(teacher_logits_BC).detach()
         require_same_shape(student_BC.shape, teacher_BC.shape, "Output maps")
         scene = Scene(labels_B, student_BC.detach(), teacher_BC, generator, bare_B)
-        for scale, module in self.features.items():
+        for scale, module in self._feature_modules().items():
             student = _feature(student_features, scale, "student")
             teacher = _feature(teacher_features, scale, "teacher")
             terms[self._feature_names[scale]] = module(student, teacher, scene)
@@ -191,8 +193,19 @@ class Objective(nn.Module):
         return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
 
     def _spaces(self) -> dict[str, EmbeddingSpace]:
-        found = {scale: getattr(module, "space", None) for scale, module in self.features.items()}
+        modules = self._feature_modules()
+        found = {scale: getattr(module, "space", None) for scale, module in modules.items()}
         return {scale: space for scale, space in found.items() if isinstance(space, EmbeddingSpace)}
+
+    def _feature_modules(self) -> dict[str, nn.Module]:
+        return {scale: self.features[name] for scale, name in self._modules_of.items()}
+
+
+def _module_name(scale: str) -> str:
+    """What the module of a scale is called: as the scale, unless no module can be called so."""
+    if scale and "." not in scale and not hasattr(nn.ModuleDict(), scale):
+        return scale
+    return f"scale-{content_hash(scale)}"
 
 
 def _sizes(
