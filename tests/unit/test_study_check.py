@@ -4,9 +4,12 @@ import pytest
 
 from grids import AXES, tiny_grid
 from medstill import pipeline
+from medstill.errors import ConfigError, SplitError
 from medstill.study import GridOptions, expand
+from medstill.study.checking import check_points
 from medstill.study.grid import check_grid
 from medstill.training import costs
+from medstill.volumes.layouts import find_dataset
 
 CACHED = {
     "training": {"views": 4},
@@ -21,6 +24,21 @@ def timed(monkeypatch):
     calls = []
     monkeypatch.setattr(costs, "_step_s", lambda task, *_: calls.append(task) or 1.0)
     return calls
+
+
+def test_a_run_whose_teachers_have_too_few_patients_is_found(phantom, tiny_with):
+    axes = {"teachers": {"key": "teacher.folds", "values": [2, 3]}}
+    grid = tiny_grid(tiny_with(**CACHED), axes)
+    with pytest.raises(SplitError, match=r"Run 'teachers-3': teacher\.folds is 3: expected at"):
+        check_points(expand(grid), find_dataset(phantom))
+
+
+def test_runs_that_differ_in_their_recipe_are_checked_each(phantom, tiny_with):
+    student = {"name": "UNet", "options": {"channels": [4, 8], "strides": [2]}}
+    axes = {"prior": {"key": "training.head_prior", "values": [False, True]}}
+    study = tiny_with(students=[student], distillation={"features": {"B": {"weight": 0.0}}})
+    with pytest.raises(ConfigError, match=r"Run 'prior-true': .*'UNet' does not"):
+        check_points(expand(tiny_grid(study, axes)), find_dataset(phantom))
 
 
 def test_each_kind_of_step_is_timed_once(phantom, tiny_with, timed):

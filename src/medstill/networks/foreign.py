@@ -20,6 +20,9 @@ DIMS_PARAMETERS = ("spatial_dims", "dimensions")
 IN_PARAMETERS = ("in_channels", "n_input_channels", "num_channels", "in_chans")
 OUT_PARAMETERS = ("out_channels", "num_classes", "n_classes", "out_classes", "out_chans")
 
+SHALLOW_FIRST = ("BasicUNetPlusPlus",)
+"""Networks that with deep supervision do not give the answer of all their layers first."""
+
 _TENSORS_ONLY: Final = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 """PyTorch's own switch, which holds whatever the code that loads says."""
 
@@ -119,6 +122,12 @@ def _arguments(found: type[nn.Module], request: Request) -> dict[str, Any]:
             filled[name] = value
             decided.add(name)
     _check_options(request, parameters, decided)
+    if found.__name__ in SHALLOW_FIRST and request.options.get("deep_supervision"):
+        raise ConfigError(
+            f"'{request.name}' with deep_supervision gives the answer of its shallowest branch "
+            "first, and the first answer alone is trained. Set network.options.deep_supervision "
+            "to false."
+        )
     arguments = filled | request.options
     missing = [name for name, p in parameters.items() if _needed(p) and name not in arguments]
     if missing:

@@ -58,8 +58,15 @@ def check_size(network: nn.Module, size: Sequence[int]) -> None:
         size: Spatial sizes in array order.
 
     Raises:
-        ShapeError: A size is not divisible by `size_multiple`; names the next size that is.
+        ShapeError: A size is not divisible by `size_multiple`, or not the one `img_size` that the
+            network was built for; names a size that fits.
     """
+    fixed = fixed_size(request_of(network))
+    if fixed is not None and tuple(size) != fixed:
+        raise ShapeError(
+            f"'{request_of(network).name}' was built for the size {fixed} alone, but got "
+            f"{tuple(size)}. Set network.options.img_size to the patch size."
+        )
     multiple = size_multiple(network)
     if all(edge > 0 and edge % multiple == 0 for edge in size):
         return

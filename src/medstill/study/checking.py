@@ -18,8 +18,8 @@ from medstill.volumes.preparation import draft_preparation
 from medstill.volumes.records import Dataset
 from medstill.volumes.splits import check_division
 
-BUILT = {"data", "teacher", "students", "distillation"}
-"""Keys of a study that decide which networks and losses are built."""
+BUILT = {"data", "teacher", "students", "training", "distillation", "engine"}
+"""Keys of a study that decide what `check_networks` finds."""
 VIEWED = {"views", "foreground_share", "augmentation", "precision"}
 """Keys of a recipe that decide the fixed views."""
 
@@ -52,7 +52,7 @@ def check_points(points: Sequence[Point], dataset: Dataset) -> None:
     for point in points:
         study, key = point.study, _part(point.study, BUILT)
         with named(point):
-            check_division(dataset, study.split, study.label_fraction)
+            check_division(dataset, study.split, study.label_fraction, study.teacher.folds)
             if key not in known:
                 training.check_networks(study, draft_preparation(dataset, study.data))
         known.add(key)
