@@ -52,10 +52,12 @@ def read_yaml(
         example: From what one may start, for messages.
 
     Raises:
-        ConfigError: The file is missing, no YAML, or holds something else.
+        ConfigError: The file is missing, no YAML, has a key twice, or holds something else.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _parsed(path.read_text(encoding="utf-8"))
+    except _TwiceError as error:
+        raise ConfigError(f"The {kind} '{path}' has {error}.") from error
     except OSError as error:
         raise ConfigError(f"Cannot read the {kind} '{path}': {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -66,6 +68,31 @@ def read_yaml(
             f"{type(content).__name__}. Start from {example}."
         )
     return content
+
+
+class _TwiceError(yaml.YAMLError):
+    """A mapping has a key twice; YAML itself would keep the last in silence."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data alone, and no key twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+            if name in seen and isinstance(key, yaml.ScalarNode):
+                raise _TwiceError(
+                    f"the key '{key.value}' twice in one place, in line {seen[name]} and in line "
+                    f"{line}: keep one of them"
+                )
+            seen[name] = line
+        return node
+
+
+def _parsed(text: str) -> Any:
+    return yaml.load(text, _Loader)
 
 
 def parse_study(content: Mapping[str, Any], *, source: str = "the study") -> Study:
@@ -117,7 +144,9 @@ def override(content: dict[str, Any], text: str) -> None:
     if not sign or not key:
         raise ConfigError(f"--set expects KEY=VALUE such as training.steps=200, but got '{text}'.")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = _parsed(value)
+    except _TwiceError as error:
+        raise ConfigError(f"--set {text}: the value has {error}.") from error
     except yaml.YAMLError as error:
         raise ConfigError(
             f"--set {text}: the value is not valid YAML. Put it in quotes."

@@ -3,6 +3,7 @@
 import pytest
 
 from medstill.errors import ConfigError
+from medstill.study import load_grid
 from medstill.studyfile import load_study, parse_study
 
 TEXT = """
@@ -37,6 +38,7 @@ def test_a_file_becomes_a_study(file):
         ("students.1.width=0.25", lambda s: s.students[1].width == 0.25),
         ("students.0={name: unet-t1}", lambda s: s.students[0].name == "unet-t1"),
         ("seeds.1=5", lambda s: s.seeds == (0, 5)),
+        ("distillation.cache=off", lambda s: s.distillation.cache == "off"),
         ("description=a=b", lambda s: s.description == "a=b"),
         ("data.spacing_mm=null", lambda s: s.data.spacing_mm is None),
     ],
@@ -66,6 +68,8 @@ def test_the_last_override_holds(file):
         ("test.0=3", r"--set test\.0=3: the file has no list 'test', so it has no entry 0\."),
         ("name=my liver, 2", r"name: may hold small letters, .* as in 'my-liver-2'"),
         ("data.spacing_mm=[1, 1, 1]", r"data\.spacing_mm has 3 entries[^(]*$"),
+        ("training.precision=fp32", r"'32-true', 'bf16-mixed' or '16-mixed' \(got 'fp32'\)"),
+        ("training={steps: 1, steps: 2}", r"the value has the key 'steps' twice in one place"),
         ("training.steps=[1", r"--set training.steps=\[1: .*not valid YAML"),
     ],
 )
@@ -89,6 +93,35 @@ def test_a_file_that_is_no_study_is_answered(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         load_study(path)
     assert "broken.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [load_study, load_grid])
+def test_a_key_that_stands_twice_is_refused(tmp_path, read):
+    path = tmp_path / "twice.yaml"
+    path.write_text("name: a\nbase:\n  seeds: [1]\n  label_fraction: 0.5\n  seeds: [2]\n")
+    message = r"twice.yaml' has the key 'seeds' twice in one place, in line 3 and in line 5: keep"
+    with pytest.raises(ConfigError, match=message):
+        read(path)
+
+
+def test_a_key_may_replace_one_that_is_merged(tmp_path):
+    path = tmp_path / "merged.yaml"
+    lines = [
+        "name: one",
+        "training: &plain {steps: 100, batch_size: 2}",
+        "teacher: {training: &more {<<: *plain, steps: 200}}",
+        "students: [{name: compact}]",
+    ]
+    path.write_text("\n".join(lines))
+    study = load_study(path)
+    assert (study.training.steps, study.teacher.training.steps) == (100, 200)
+    assert study.teacher.training.batch_size == 2
+
+
+def test_a_cache_that_is_off_may_be_written_so(tmp_path):
+    path = tmp_path / "off.yaml"
+    path.write_text("name: one\ndistillation: {cache: off}\n")
+    assert load_study(path) == parse_study({"name": "one"})
 
 
 def test_bytes_that_are_no_text_are_answered(tmp_path):
