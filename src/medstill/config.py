@@ -33,6 +33,7 @@ IGNORE = 255
 """The label value of voxels that take part in no label term and in no metric."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+DecayRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 T = TypeVar("T")
 _CAME_LATER = "left out of hashes at its default"
@@ -157,7 +158,7 @@ class SplitConfig(Record):
     """Number of parts (`folds`)."""
     fold: int = Field(default=0, ge=0)
     """Which part is tested, from 0 (`folds` and `nnunet`)."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Of the division and of the order in which the students' patients are taken."""
     group_by: Literal["patient", "site"] = "patient"
     """`site` keeps all patients of one site in one part; it needs a site for every patient."""
@@ -239,7 +240,7 @@ class TrainingConfig(Record):
     """`rmsprop` is one of the thesis's two settings; it takes no betas."""
     weight_decay: NonNegativeFloat = 1e-4
     """Of the optimiser: decoupled from the gradient in AdamW, added to it in RMSprop."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    betas: tuple[DecayRate, DecayRate] = (0.9, 0.99)
     """Decay rates of AdamW's two running means."""
     warmup_steps: int = Field(default=100, ge=0)
     """Steps in which the learning rate rises to its peak."""
@@ -249,8 +250,9 @@ class TrainingConfig(Record):
     """Largest norm of the gradient; 0 does not clip."""
     foreground_share: Fraction = 0.5
     """Share of the samples that are centred on a foreground class, classes in turn."""
-    precision: str = "32-true"
-    """As Lightning's `Trainer` takes it; `bf16-mixed` is faster on CPUs with bfloat16 units."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """As Lightning's `Trainer` takes it; `bf16-mixed` is faster on CPUs with bfloat16 units, and
+    `16-mixed` is for GPUs."""
     dice_over: Literal["auto", "batch", "sample"] = "auto"
     """`auto`: batch in 2-D, sample in 3-D."""
     class_balance: Later[Fraction] = 0.0
@@ -391,6 +393,12 @@ class DistillationConfig(Record):
     cache: Later[Literal["off", "float16", "float32"]] = "off"
     """Compute what the teacher says of the fixed views once and keep it on disk as such numbers."""
 
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        # What YAML makes of a plain off.
+        return "off" if value is False else value
+
 
 class EvaluationConfig(Record):
     """How predictions are scored."""
@@ -401,7 +409,7 @@ class EvaluationConfig(Record):
     """Of the bootstrap; the permutation test makes up to 20 times as many sign flips."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
     """Of the intervals."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Of the resamples."""
 
 

@@ -34,12 +34,12 @@ def console() -> Console:
 
 def show_estimate(out: Console, study: Study, found: Estimate) -> None:
     """What a study will cost."""
+    from medstill.training.schedule import idle_warmups
+
     table = new_table("training", "s / step, one thread", "steps", "trainings")
+    taught = study.teacher
+    once = {"teacher": taught.training.steps, "teacher pretraining": taught.pretraining.steps}
     for name, seconds in found.step_s.items():
-        once = {
-            "teacher": study.teacher.training.steps,
-            "teacher pretraining": study.teacher.pretraining.steps,
-        }
         steps = once.get(name, study.training.steps)
         count = 1 if name in once else len(study.seeds)
         table.add_row(name, f"{seconds:.3f}", str(steps), str(count))
@@ -50,6 +50,8 @@ def show_estimate(out: Console, study: Study, found: Estimate) -> None:
     )
     if found.cache_mb:
         out.print(f"What the teacher says is kept on disk: about {found.cache_mb:.0f} MB.")
+    for text in idle_warmups(study):
+        out.print(text, style="yellow", markup=False, soft_wrap=True)
 
 
 def show_inspection(out: Console, found: Inspection) -> None:

@@ -42,6 +42,8 @@ def show_status(out: Console, found: GridState) -> None:
 
 def show_check(out: Console, found: Checked) -> None:
     """The runs of a study and what they will cost."""
+    from medstill.training.schedule import idle_warmups
+
     table = new_table("run", *found.axes)
     for point in found.points:
         table.add_row(point.name, *(point.values.get(axis, "-") for axis in found.axes))
@@ -53,6 +55,8 @@ def show_check(out: Console, found: Checked) -> None:
     )
     if found.cache_mb:
         out.print(f"What the teachers say is kept on disk: about {found.cache_mb:.0f} MB.")
+    for text in dict.fromkeys(text for point in found.points for text in idle_warmups(point.study)):
+        out.print(text, style="yellow", markup=False, soft_wrap=True)
 
 
 def show_selection(out: Console, folder: Path, selection: Selection) -> None:

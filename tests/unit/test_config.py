@@ -100,6 +100,22 @@ def test_a_learning_rate_is_a_positive_number(value):
         TrainingConfig(learning_rate=value)
 
 
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ({"split": {"seed": -1}}, "split.seed"),
+        ({"evaluation": {"seed": -1}}, "evaluation.seed"),
+        ({"training": {"betas": [1.0, 0.9]}}, "training.betas.0"),
+        ({"training": {"betas": [0.9, 1.0]}}, "training.betas.1"),
+        ({"training": {"precision": "bf16-true"}}, "training.precision"),
+    ],
+)
+def test_what_would_fail_during_work_is_refused(values, place):
+    with pytest.raises(ValidationError) as found:
+        study(**values)
+    assert [".".join(map(str, error["loc"])) for error in found.value.errors()] == [place]
+
+
 def test_the_hash_does_not_depend_on_the_order_of_keys():
     assert content_hash({"a": 1, "b": [2, 3]}) == content_hash({"b": [2, 3], "a": 1})
     assert content_hash({"a": [1, 2]}) != content_hash({"a": [2, 1]})

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from medstill.config import TrainingConfig
-from medstill.training.schedule import FINAL_SHARE, learning_rate
+from medstill.config import PretrainingConfig, Study, TeacherConfig, TrainingConfig
+from medstill.training.schedule import FINAL_SHARE, idle_warmups, learning_rate
 
 RECIPE = TrainingConfig(steps=17, warmup_steps=5, learning_rate=3e-3)
 
@@ -28,6 +28,16 @@ def test_it_rises_then_falls():
     rates = [learning_rate(step, RECIPE) for step in range(17)]
     assert rates[:5] == sorted(rates[:5])
     assert rates[5:] == sorted(rates[5:], reverse=True)
+
+
+def test_a_warm_up_that_never_ends_is_told():
+    study = Study(name="one", training=TrainingConfig(steps=100), teacher=TeacherConfig())
+    (text,) = idle_warmups(study)
+    assert text.startswith("training.warmup_steps is 100, but training.steps is 100: the learning")
+    teacher = TeacherConfig(pretraining=PretrainingConfig(steps=99))
+    (text,) = idle_warmups(Study(name="one", teacher=teacher))
+    assert text.startswith("teacher.training.warmup_steps is 100, but teacher.pretraining.steps is")
+    assert list(idle_warmups(Study(name="one"))) == []
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (1, 1), (2, 1), (3, 9), (4, 4)])

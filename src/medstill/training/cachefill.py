@@ -163,7 +163,7 @@ class _Filler:
         self.fabric = Fabric(
             accelerator=study.engine.accelerator,
             devices=1,
-            precision=source.recipe.precision,  # type: ignore[arg-type]
+            precision=source.recipe.precision,
         )
         self.place = Place(self.fabric.device, source.spatial_dims)
 

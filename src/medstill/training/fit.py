@@ -96,7 +96,7 @@ def _trainer(plan: FitPlan, start: int, boundary: Boundary) -> pl.Trainer:
         devices=engine.devices,  # type: ignore[arg-type]
         strategy=engine.strategy,
         num_nodes=engine.nodes,
-        precision=plan.source.recipe.precision,  # type: ignore[arg-type]
+        precision=plan.source.recipe.precision,
         max_epochs=1,
         logger=loggers,
         callbacks=[boundary.stopwatch, boundary, progress],

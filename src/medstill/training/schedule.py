@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
-from medstill.config import TrainingConfig
+from medstill.config import Study, TrainingConfig
 
 FINAL_SHARE = 0.01
 """Share of the peak learning rate that is left at the last step."""
+
+
+def idle_warmups(study: Study) -> Iterator[str]:
+    """What to say of recipes whose learning rate rises to their end."""
+    teacher = study.teacher
+    for place, recipe, where, steps in (
+        ("teacher.training", teacher.training, "teacher.pretraining", teacher.pretraining.steps),
+        ("teacher.training", teacher.training, "teacher.training", teacher.training.steps),
+        ("training", study.training, "training", study.training.steps),
+    ):
+        if 0 < steps <= recipe.warmup_steps:
+            yield (
+                f"{place}.warmup_steps is {recipe.warmup_steps}, but {where}.steps is {steps}: the "
+                "learning rate rises to the end and never falls. Lower the one or raise the other."
+            )
 
 
 def learning_rate(step: int, recipe: TrainingConfig) -> float:
