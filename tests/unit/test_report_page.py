@@ -130,6 +130,20 @@ def test_photographs_have_no_side(fake_run) -> None:
     assert "data:image/" in text
 
 
+def test_class_that_no_patient_has_is_a_dash(copied_run) -> None:
+    stored = read_json(copied_run / "comparison.json")
+    for model in stored["models"]:
+        model["classes"][1]["intervals"] = {}
+    write_json(copied_run / "comparison.json", stored)
+    page = Page(render(read_run(copied_run)))
+    assert "left kidney – – – collapsed, seed 1 – " in page.plain
+    for model in stored["models"][1:]:
+        model["classes"][1]["intervals"] = model["classes"][0]["intervals"]
+    write_json(copied_run / "comparison.json", stored)
+    page = Page(render(read_run(copied_run)))
+    assert re.search(r"left kidney 4 – 0\.\d{3} ", page.plain)
+
+
 def test_run_without_pictures_still_has_a_page(copied_run) -> None:
     for path in copied_run.rglob("*.nii.gz"):
         path.unlink()

@@ -33,6 +33,12 @@ class ClassRow(Shown):
     counts: dict[str, int]
     collapsed_seeds: tuple[int, ...] = ()
 
+    @property
+    def n_patients(self) -> int:
+        """Patients with a score: none where the class is in no truth and no prediction."""
+        dice = self.intervals.get("dice")
+        return dice.n if dice else 0
+
 
 class ModelRow(Shown):
     """One model: the teacher, or an arm of a student over its seeds."""
