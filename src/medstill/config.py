@@ -506,6 +506,11 @@ class Study(Record):
             raise ValueError(f"students has a name twice: {names}; give one of them an alias")
         if "teacher" in names:
             raise ValueError("students has one called 'teacher', as the teacher is: rename it")
+        if self.teacher.network.name in names:
+            raise ValueError(
+                f"students has one called '{self.teacher.network.name}', as the teacher's network "
+                "is, and tables tell networks apart by name: give it an alias"
+            )
         if len(set(self.references)) != len(self.references):
             raise ValueError(f"references has a name twice: {list(self.references)}")
         return self

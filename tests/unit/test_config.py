@@ -81,6 +81,7 @@ def test_a_fold_that_does_not_exist_is_refused():
             r"students has a name twice: \['compact', 'compact'\]",
         ),
         ({"students": [{"name": "compact", "alias": "teacher"}]}, "called 'teacher'"),
+        ({"students": [{"name": "unet-t1", "width": 0.1}]}, "'unet-t1', as the teacher's network"),
         ({"students": [{"name": "compact", "alias": "../up"}]}, "should match pattern"),
         ({"references": ["all-labels", "all-labels"]}, "references has a name twice"),
         ({"references": ["all"]}, "all-labels"),
