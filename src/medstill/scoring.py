@@ -27,6 +27,7 @@ from medstill.volumes.io import read_pair, write_image
 from medstill.volumes.labels import apply_mapping, resolve_labels
 from medstill.volumes.layouts import find_dataset
 from medstill.volumes.pictures import picture_of
+from medstill.volumes.preparecase import content_of
 from medstill.volumes.records import Case
 
 TEST = "test"
@@ -120,7 +121,12 @@ def kept_entries(out: Path, study: Study, ref: ModelRef) -> tuple[evaluation.Ent
 
 
 def test_cases(run: Opened, data: Path) -> Iterator[tuple[Case, Any, Any]]:
-    """The test cases with image and truth (class values) as SimpleITK images."""
+    """The test cases with image and truth (class values) as SimpleITK images.
+
+    Raises:
+        RunError: A case is missing, or its files are not those that the run was prepared from.
+        DataError: See `read_pair`.
+    """
     dataset = find_dataset(data, skip_bad=True)
     mapping = resolve_labels(dataset, run.study.data)
     if mapping.classes != run.prepared.preparation.classes:
@@ -136,9 +142,21 @@ def test_cases(run: Opened, data: Path) -> Iterator[tuple[Case, Any, Any]]:
                 f"The test case '{name}' of this run is not in '{data}'. Give the folder that the "
                 "run was prepared from."
             )
+        _check_same_files(by_id[name], run, data)
         image, label = read_pair(by_id[name])
         assert label is not None
         yield by_id[name], image, apply_mapping(label, mapping, source=str(by_id[name].label))
+
+
+def _check_same_files(case: Case, run: Opened, data: Path) -> None:
+    """Networks of a run that are scored at different times are to meet the same truth."""
+    # Reading the case just after takes its files from memory.
+    if content_of(case) not in ("", run.prepared.infos[case.id].content_hash):
+        raise RunError(
+            f"The files of the test case '{case.id}' in '{data}' are not those that this run was "
+            "prepared from: its image or its label was changed since. Give the folder that the run "
+            "was prepared from, or begin a new run folder with the changed data."
+        )
 
 
 def reconstruction_quality(run: Opened) -> list[dict[str, Any]]:

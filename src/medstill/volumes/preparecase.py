@@ -88,9 +88,22 @@ def prepare_case(job: CaseJob) -> StoredCase:
     return stored
 
 
+def content_of(case: Case) -> str:
+    """Hash of the files of a case, as `CaseInfo` keeps it; empty where one is missing.
+
+    A missing file is an error that reading it words better.
+    """
+    sources = _sources(case)
+    return content_hash_of(sources) if all(path.exists() for path in sources) else ""
+
+
 def format_of(preparation: Preparation) -> int:
     """The format of the arrays that a preparation gives."""
     return UNSCALED_FORMAT if _unscaled(preparation) else FORMAT
+
+
+def _sources(case: Case) -> tuple[Path, ...]:
+    return (*case.images, *((case.label,) if case.label is not None else ()))
 
 
 def _unscaled(preparation: Preparation) -> bool:
@@ -99,10 +112,8 @@ def _unscaled(preparation: Preparation) -> bool:
 
 def _hashes(job: CaseJob) -> tuple[str, str]:
     """Hash of the source files, and of all that decides the prepared arrays."""
-    case = job.case
-    sources = (*case.images, *((case.label,) if case.label is not None else ()))
-    # A missing file is an error that reading it words better.
-    content = content_hash_of(sources) if all(path.exists() for path in sources) else ""
+    case, sources = job.case, _sources(job.case)
+    content = content_of(case)
     key = content_hash(
         {
             "content": content,
