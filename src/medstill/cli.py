@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from medstill.cli_evaluate import evaluate
 from medstill.cli_node import serve
 from medstill.cli_predict import benchmark, predict
 from medstill.cli_study import app as study_app
 from medstill.ending import WRONG, end_with
-from medstill.errors import ConfigError
 
 if TYPE_CHECKING:
     from medstill.config import Study
@@ -150,31 +150,7 @@ def distill(
     terminal.show_training(console, results)
 
 
-@app.command()
-def evaluate(
-    prediction: Annotated[Path, typer.Argument(metavar="PRED", help="Masks, or a run folder.")],
-    truth: Annotated[Path | None, typer.Argument(help="True masks of the same names.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Data set of a run folder.")] = None,
-    tolerance_mm: Annotated[float, typer.Option(min=0.001, help="Tolerance of the NSD.")] = 2.0,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the scores as JSON.")
-    ] = None,
-) -> None:
-    """Score a folder of masks against the true ones, or the networks of a run folder."""
-    from medstill import pipeline, scoring, terminal
-
-    console = terminal.console()
-    if truth is not None:
-        scores = pipeline.evaluate_masks(prediction, truth, tolerance_mm=tolerance_mm, save=output)
-        terminal.show_scores(console, scores)
-    elif data is not None:
-        pipeline.evaluate(prediction, data)
-        terminal.show_summary(console, *scoring.results(prediction))
-    else:
-        raise ConfigError(
-            "medstill evaluate expects two folders of masks (PRED TRUTH), or a run folder with "
-            "--data, but got one folder alone."
-        )
+app.command()(evaluate)
 
 
 @app.command()

@@ -187,7 +187,7 @@ class StudentConfig(NetworkConfig):
     """A student: a network, and what is its own beside the common recipe."""
 
     alias: Later[str | None] = Field(default=None, pattern=NAME)
-    """Its name in folders, tables and exports; it tells two students of one network apart."""
+    """Its name in folders, tables and exports; it tells networks of one name apart."""
     reconstruction_weight: Later[NonNegativeFloat] = 0.0
     """Of a second task, in control and distilled alike; it needs a network with a second decoder,
     which is left out of everything after training."""

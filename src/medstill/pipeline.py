@@ -223,13 +223,11 @@ def evaluate_masks(
         save: Where to write the scores as JSON.
 
     Raises:
-        DataError: Masks are missing, damaged or of another geometry.
+        ConfigError: The tolerance is no length.
+        DataError: Masks are missing, damaged or of another geometry, or `save` is one of them.
     """
     prediction, truth = Path(prediction), Path(truth)
-    scores = evaluation.score_folders(prediction, truth, tolerance_mm=tolerance_mm)
-    if save is not None:
-        evaluation.save_scores(scores, save)
-    return scores
+    return evaluation.score_folders(prediction, truth, tolerance_mm=tolerance_mm, save=save)
 
 
 def export(

@@ -1,13 +1,13 @@
-"""What the disk refuses, as an error that names the place and the way out."""
+"""What the disk refuses, and what must not be written over: errors that name the way out."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from medstill.errors import StorageError
+from medstill.errors import DataError, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE = (
@@ -42,6 +42,21 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def check_no_input(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Demand that no output is an input, under whichever name.
+
+    Raises:
+        DataError: One is.
+    """
+    taken = {_place(path) for path in inputs}
+    for output in outputs:
+        if _place(output) in taken:
+            raise DataError(
+                f"The output '{output}' would overwrite an input. "
+                "Choose another folder or name for the output."
+            )
+
+
 def _told_by_the_system(error: BaseException) -> OSError | None:
     """The first error with a number of the system's, of an error and all that it arose from.
 
@@ -55,3 +70,12 @@ def _told_by_the_system(error: BaseException) -> OSError | None:
         seen.append(found)
         found = found.__cause__ or found.__context__
     return None
+
+
+def _place(path: Path) -> object:
+    """What two names of one file share: a link, hard or soft, is the file that it leads to."""
+    try:
+        found = path.stat()
+    except OSError:
+        return path.resolve()
+    return found.st_dev, found.st_ino

@@ -123,3 +123,29 @@ def test_evaluate_refuses_empty_masks(world, medstill):
 
 def test_evaluate_refuses_one_folder_alone(world, medstill):
     assert_refused(medstill("evaluate", masks(world)), "expects two folders of masks")
+
+
+@pytest.mark.parametrize("which", ["masks", "labelsTr"])
+def test_evaluate_writes_over_no_mask(world, medstill, which):
+    folders = {"masks": masks(world), "labelsTr": world.data / "labelsTr"}
+    mask = folders[which] / "case_4.nii.gz"
+    before = mask.read_bytes()
+    answer = medstill("evaluate", *folders.values(), "-o", mask)
+    assert_refused(answer, mask, "would overwrite an input", "Choose another")
+    assert mask.read_bytes() == before
+
+
+@pytest.mark.parametrize("tolerance", ["inf", "nan"])
+def test_evaluate_refuses_a_tolerance_that_is_no_length(world, medstill, tolerance):
+    answer = medstill("evaluate", masks(world), world.data, "--tolerance-mm", tolerance)
+    assert_refused(answer, f"it is {tolerance} mm", "Give another one")
+
+
+def test_evaluate_refuses_options_of_the_other_form(world, medstill):
+    run = world.folder / "run"
+    answer = medstill("evaluate", masks(world), world.data / "labelsTr", "--data", world.data)
+    assert_refused(answer, "--data belongs to a run folder", "Leave it out")
+    answer = medstill("evaluate", run, "--data", world.data, "--tolerance-mm", "2")
+    assert_refused(answer, "--tolerance-mm belongs to two folders of masks", "Leave it out")
+    answer = medstill("evaluate", run, "--data", world.data, "-o", world.folder / "scores.json")
+    assert_refused(answer, "-o belongs to two folders of masks", "Leave it out")

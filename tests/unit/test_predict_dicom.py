@@ -108,7 +108,7 @@ def test_nothing_is_replaced_unless_allowed(tmp_path: Path) -> None:
         predict(source, target, capture=True)
     assert not target.exists()
     predict(source, target, capture=True, overwrite=True)
-    with pytest.raises(DataError, match="would overwrite an input image"):
+    with pytest.raises(DataError, match="would overwrite an input"):
         predict(source, source / "000.dcm", overwrite=True)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from medstill.deploy.cases import DICOM_SEG, NIFTI, CaseResult, PredictOptions, check_absent
-from medstill.deploy.files import check_no_input, probability_file
+from medstill.deploy.files import probability_file
 from medstill.errors import DataError
+from medstill.storage import check_no_input
 from medstill.volumes.dicom import choose_series, read_series
 from medstill.volumes.io import check_values, stem_of, suffix_of, write_image
 

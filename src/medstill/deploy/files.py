@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from medstill.errors import DataError, LayoutError
+from medstill.storage import check_no_input
 from medstill.volumes.checks import is_dicom
 from medstill.volumes.io import IMAGE_SUFFIXES, is_flat, stem_of, suffix_of
 
@@ -193,27 +194,3 @@ def check_outputs(jobs: Sequence[Job]) -> None:
                     f"both write '{output}'. Rename one of them."
                 )
             taken[place] = job
-
-
-def check_no_input(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Demand that no output is an input, under whichever name.
-
-    Raises:
-        DataError: One is.
-    """
-    taken = {_place(path) for path in inputs}
-    for output in outputs:
-        if _place(output) in taken:
-            raise DataError(
-                f"The output '{output}' would overwrite an input image. "
-                "Choose another folder or name for the output."
-            )
-
-
-def _place(path: Path) -> object:
-    """What two names of one file share: a link, hard or soft, is the file that it leads to."""
-    try:
-        found = path.stat()
-    except OSError:
-        return path.resolve()
-    return found.st_dev, found.st_ino

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medstill.config import IGNORE
-from medstill.errors import DataError, LabelError
-from medstill.evaluation.scores import CaseScore, ModelScores, score_case
+from medstill.errors import ConfigError, DataError, LabelError
+from medstill.evaluation.scores import CaseScore, ModelScores, save_scores, score_case
+from medstill.storage import check_no_input
 from medstill.volumes.formats import IMAGE_SUFFIXES, is_flat, stem_of, suffix_of
 from medstill.volumes.geometry import array_CZYX, geometry_of, spacing_zyx_mm
 from medstill.volumes.io import check_same_grid, read_label
@@ -55,6 +57,7 @@ def score_folders(
     *,
     tolerance_mm: float = 2.0,
     workers: int | None = 1,
+    save: Path | None = None,
 ) -> ModelScores:
     """Score a folder of masks, or one mask, against the truth.
 
@@ -69,24 +72,37 @@ def score_folders(
             its number; 255 is then ignored where the truth has other classes beside it.
         tolerance_mm: Tolerance of the NSD.
         workers: Processes; None takes one per core, 1 works in this process.
+        save: Where to write the scores as JSON.
 
     Raises:
-        DataError: No truth, a truth without a prediction, or two files of one name.
+        ConfigError: The tolerance is no length.
+        DataError: No truth, a truth without a prediction, two files of one name, or `save` is a
+            mask.
         GeometryError: A prediction does not lie on the grid of its truth.
         LabelError: A value that is not declared, or no class at all.
     """
+    if not 0 <= tolerance_mm < math.inf:
+        raise ConfigError(
+            f"The NSD tolerance must be a length of 0 mm or more, but it is {tolerance_mm} mm. "
+            "Give another one, such as 2."
+        )
     pairs = pair_masks(prediction, truth)
+    if save is not None:
+        check_no_input([save], [*_files(prediction), *_files(truth)])
     if labels is None:
         found = _map(_values, pairs, workers)
         scored = _labels_found([t for t, _ in found], [p for _, p in found])
     else:
         scored = _labels_declared(labels)
     task = partial(_score_pair, labels=scored, tolerance_mm=tolerance_mm)
-    return ModelScores(
+    scores = ModelScores(
         model=prediction.name,
         cases=tuple(_map(task, pairs, workers)),
         nsd_tolerance_mm=tolerance_mm,
     )
+    if save is not None:
+        save_scores(scores, save)
+    return scores
 
 
 def pair_masks(prediction: Path, truth: Path) -> tuple[MaskPair, ...]:
@@ -115,6 +131,10 @@ def pair_masks(prediction: Path, truth: Path) -> tuple[MaskPair, ...]:
     if unused:
         logger.warning("Not scored, since '%s' has no truth for: %s", truth, ", ".join(unused))
     return tuple(MaskPair(case, predictions[case], truths[case]) for case in sorted(truths))
+
+
+def _files(masks: Path) -> Iterable[Path]:
+    return _masks(masks).values() if masks.is_dir() else (masks,)
 
 
 def _masks(folder: Path) -> dict[str, Path]:
