@@ -65,3 +65,19 @@ def test_another_student_of_several_is_no_counterpart():
     found = summary(entries, asked=Asked(against={"loss": "none"}))
     between = {(g.row, g.control_row) for g in found.gains if g.control_row != g.row}
     assert between == {("loss-kl compact", "loss-none compact")}
+
+
+def test_a_run_by_itself_is_no_further_fold_of_the_others():
+    def same(patient, fold, seed, arm, loss):
+        return (0.5, 0.6)
+
+    entries = grid(same, folds={"0": ("a", "b"), "1": ("c", "d")})
+    lone = [
+        one.model_copy(update={"point": "all", "values": {"run": "all"}})
+        for one in entries
+        if one.values["fold"] == "0"
+    ]
+    axes = {"fold": ["0", "1"], "loss": ["kl"], "run": ["all"]}
+    found = summarise_grid("g", axes, ["fold"], [*entries, *lone], QUICK)
+    assert [row.name for row in found.rows] == ["loss-kl compact", "run-all compact"]
+    assert found.notes == ()

@@ -85,6 +85,25 @@ def test_a_row_that_lacks_a_fold_is_listed_but_not_chosen():
     assert choice.by_fold["fold 0"] == "loss-cwd_scale-B compact"
 
 
+def test_a_run_by_itself_is_ranked_and_takes_no_choice_away():
+    lone = Validation(
+        point="all-patients",
+        values={"run": "all-patients"},
+        student="compact",
+        arm="distilled",
+        seed=0,
+        dice=0.9,
+    )
+    found = select_rows("g", ["fold"], [*validations(), lone])
+    (choice,) = found.choices
+    assert choice == select_rows("g", ["fold"], validations()).choices[0]
+    assert found.candidates[0].row == "run-all-patients compact"
+    assert found.candidates[0].lacking == ("fold 0, seed 0", "fold 1, seed 0")
+    assert not any(one.lacking for one in found.candidates[1:])
+    alone = select_rows("g", ["fold"], [lone, lone.model_copy(update={"values": {"run": "b"}})])
+    assert [one.row for one in alone.choices] == ["run-all-patients compact"]
+
+
 def test_students_choose_for_themselves():
     other = [v.model_copy(update={"student": "unet-s1", "dice": 1 - v.dice}) for v in validations()]
     found = select_rows("g", ["fold"], [*other, *validations()])

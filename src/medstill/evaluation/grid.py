@@ -183,12 +183,13 @@ def _notes(table: Table) -> Iterator[str]:
         lacking = _places(everywhere[row.axes] - group.keys(), everywhere[row.axes])
         if lacking:
             yield f"{row.name}, {arm}: not scored for {'; '.join(lacking)}."
-    folds: dict[str, set[object]] = {}
-    for _, _, group in groups:
+    # A run by itself has no fold, which is no further fold of the grid's rows.
+    folds: dict[tuple[tuple[str, ...], str], set[object]] = {}
+    for row, _, group in groups:
         for unit, entry in group.items():
             for patient in entry.scores.patients:
-                folds.setdefault(patient, set()).add(unit.fold)
-    several = sorted(patient for patient, found in folds.items() if len(found) > 1)
+                folds.setdefault((row.axes, patient), set()).add(unit.fold)
+    several = sorted({patient for (_, patient), found in folds.items() if len(found) > 1})
     if several:
         more = ", ..." if len(several) > 5 else ""
         yield (

@@ -100,7 +100,7 @@ def select_rows(
     choices: list[Choice] = []
     for student in sorted({row.student for row in scores}):
         own = {row: units for row, units in scores.items() if row.student == student}
-        everywhere = {unit for units in own.values() for unit in units}
+        everywhere = _everywhere(own)
         ranked = sorted(own, key=lambda row: (-_mean(scores[row].values()), row.name))
         candidates += [_candidate(row, own[row], everywhere) for row in ranked]
         complete = {row: own[row] for row in ranked if own[row].keys() == everywhere}
@@ -186,6 +186,16 @@ def _scores(
             f"There is no validation score of a {arm} network to choose by. Train the grid first."
         )
     return scores
+
+
+def _everywhere(scores: Scores) -> set[Unit]:
+    """Where a row must have a network to be chosen: all places on the pooled axes.
+
+    A run by itself has no place there: it is ranked, but its validation patients are others.
+    """
+    units = {unit for found in scores.values() for unit in found}
+    axes = max(len(unit.places) for unit in units)
+    return {unit for unit in units if len(unit.places) == axes}
 
 
 def _fold(unit: Unit) -> str:
