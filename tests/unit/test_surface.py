@@ -86,6 +86,22 @@ def test_one_slice_scores_as_surface_distance_scores_a_flat_image(seed):
     assert_equal_to_oracle(found, expected, 1.95)
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+def test_one_slice_across_another_axis_scores_as_one_across_z(axis):
+    rng = np.random.default_rng(axis)
+    truth, prediction = rng.random((9, 7)) < 0.4, rng.random((9, 7)) < 0.4
+    expected = surface_distances(truth[None], prediction[None], (5.0, 2.0, 1.5))
+    spacing = list(np.insert([2.0, 1.5], axis, 5.0))
+    shape = list(np.insert([9, 7], axis, 1))
+    found = surface_distances(
+        np.expand_dims(truth, axis), np.expand_dims(prediction, axis), spacing
+    )
+    assert found.hausdorff_mm() == expected.hausdorff_mm()
+    assert found.average_mm() == expected.average_mm()
+    assert found.surface_dice(2.0) == expected.surface_dice(2.0)
+    assert diagonal_mm(shape, spacing) == diagonal_mm((1, 9, 7), (5.0, 2.0, 1.5))
+
+
 @pytest.mark.parametrize(("axis", "step_mm"), [(0, 3.0), (1, 2.0), (2, 1.0)])
 def test_a_voxel_that_moves_by_two_is_off_by_two_spacings(axis, step_mm):
     truth = np.zeros((9, 11, 13), bool)

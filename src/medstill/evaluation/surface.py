@@ -92,7 +92,7 @@ def surface_distances(
     A mask that touches the edge of the image has a surface there.
 
     Args:
-        truth_ZYX: Mask with at least one voxel; one slice is measured in 2-D.
+        truth_ZYX: Mask with at least one voxel; one slice, across any axis, is measured in 2-D.
         predicted_ZYX: Mask of the same shape, with at least one voxel.
         spacing_zyx_mm: Voxel spacing.
 
@@ -119,8 +119,9 @@ def surface_distances(
     box = bounding_box(truth_ZYX | predicted_ZYX)
     truth, predicted = truth_ZYX[box], predicted_ZYX[box]
     spacing = tuple(spacing_zyx_mm)
-    if truth_ZYX.shape[0] == 1:
-        truth, predicted, spacing = truth[0], predicted[0], spacing[1:]
+    if (flat := _slice_axis(truth_ZYX.shape)) is not None:
+        truth, predicted = truth.squeeze(flat), predicted.squeeze(flat)
+        spacing = (*spacing[:flat], *spacing[flat + 1 :])
     sizes = surfel_sizes(spacing)
     codes = [neighbourhood_codes(mask) for mask in (truth, predicted)]
     edges = [(c != 0) & (c != FULL_CODE[c.ndim]) for c in codes]
@@ -139,9 +140,14 @@ def diagonal_mm(shape_zyx: Sequence[int], spacing_zyx_mm: Sequence[float]) -> fl
     >>> diagonal_mm((10, 20, 20), (4.0, 1.0, 1.0)), diagonal_mm((1, 30, 40), (5.0, 1.0, 1.0))
     (48.98979485566356, 50.0)
     """
-    flat = 1 if shape_zyx[0] == 1 else 0
-    extents = zip(shape_zyx[flat:], spacing_zyx_mm[flat:], strict=True)
-    return math.hypot(*(n * spacing for n, spacing in extents))
+    flat = _slice_axis(shape_zyx)
+    extents = enumerate(zip(shape_zyx, spacing_zyx_mm, strict=True))
+    return math.hypot(*(n * spacing for axis, (n, spacing) in extents if axis != flat))
+
+
+def _slice_axis(shape_zyx: Sequence[int]) -> int | None:
+    """The axis across an image of one slice; None of a volume."""
+    return tuple(shape_zyx).index(1) if 1 in shape_zyx else None
 
 
 def bounding_box(mask: Mask) -> tuple[slice, ...]:
