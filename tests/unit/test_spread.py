@@ -1,5 +1,7 @@
 """Variance components against the textbook's analysis of variance; power against its definition."""
 
+import time
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -95,6 +97,46 @@ def test_every_source_is_found_again_in_unequal_folds_with_gaps():
     found = variance_split(observations)
     for source, deviation in truth.items():
         assert found[source] == pytest.approx(deviation, rel=0.25), source
+
+
+def by_indicators(values, designs):
+    """The sums of squares as the textbook writes them: with a matrix of 0 and 1 for each effect."""
+    parts = [*designs, np.eye(len(values))]
+    centred = values - values.mean()
+    sums = [((part.T @ centred) ** 2 / part.sum(axis=0)).sum() for part in parts]
+
+    def expected(rows, effect):
+        between = ((rows.T @ effect) ** 2).sum(axis=1) / rows.sum(axis=0)
+        return between.sum() - (effect.sum(axis=0) ** 2).sum() / len(rows)
+
+    matrix = [[expected(rows, effect) for effect in parts] for rows in parts]
+    return np.sqrt(np.maximum(0, np.linalg.solve(matrix, sums)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_group_sums_give_what_matrices_give(seed):
+    rng = np.random.default_rng(seed)
+    places = [(p, p % 3, s) for p in range(20) for s in range(3) if rng.random() < 0.8]
+    values = rng.normal(0, 1, len(places)) + [0.5 * p % 3 + s for p, _, s in places]
+    found = variance_split(
+        [Observation(f"p{p}", f, s, v) for (p, f, s), v in zip(places, values, strict=True)]
+    )
+    labels = [list(one) for one in zip(*((p, f, (f, s)) for p, f, s in places), strict=True)]
+    designs = [
+        np.array([[a == b for b in dict.fromkeys(one)] for a in one], float) for one in labels
+    ]
+    expected = by_indicators(values, designs)
+    assert [found[name] for name in ("patient", "fold", "seed", "rest")] == pytest.approx(
+        expected, abs=1e-9
+    )
+
+
+def test_many_patients_take_no_time():
+    rng = np.random.default_rng(0)
+    many = [Observation(f"p{i}", i % 5, s, rng.normal()) for i in range(4000) for s in range(3)]
+    started = time.perf_counter()
+    variance_split(many)
+    assert time.perf_counter() - started < 10
 
 
 def test_an_estimate_below_zero_is_zero():

@@ -14,6 +14,7 @@ from medstill.errors import require
 
 Source = Literal["patient", "fold", "seed", "rest"]
 Values = NDArray[np.float64]
+Levels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,11 @@ def variance_split(observations: Sequence[Observation]) -> dict[Source, float]:
         del effects["patient"]
     if len(set(effects["seed"])) == len(set(effects["fold"])):
         del effects["seed"]
-    designs = {
-        name: _indicators(labels) for name, labels in effects.items() if len(set(labels)) > 1
-    }
-    found = _components(np.array([o.difference for o in observations]), list(designs.values()))
+    levels = {name: _levels(labels) for name, labels in effects.items() if len(set(labels)) > 1}
+    found = _components(np.array([o.difference for o in observations]), list(levels.values()))
     if found is None:
         return {}
-    names = (*designs, residual)
+    names = (*levels, residual)
     split = {name: math.sqrt(max(0.0, v)) for name, v in zip(names, found, strict=True)}
     order: tuple[Source, ...] = ("patient", "fold", "seed", "rest")
     return {name: split[name] for name in order if name in split}
@@ -111,21 +110,21 @@ def shares(split: Mapping[Source, float]) -> dict[Source, float]:
     return {name: deviation**2 / total for name, deviation in split.items()} if total else {}
 
 
-def _indicators(labels: Sequence[Hashable]) -> Values:
-    """`(observations, levels)`: 1 where an observation has a level."""
-    found = list(dict.fromkeys(labels))
-    return np.array([[float(label == level) for level in found] for label in labels])
+def _levels(labels: Sequence[Hashable]) -> Levels:
+    """`(observations,)`: the number of each observation's level."""
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    return np.array([numbers[label] for label in labels])
 
 
-def _components(values: Values, designs: Sequence[Values]) -> Values | None:
+def _components(values: Values, effects: Sequence[Levels]) -> Values | None:
     """Variances of the effects and of the residual; None when they cannot be told apart."""
     n = len(values)
     if n < 2:
         return None
     # The last part, every observation a level of its own, stands for the residual.
-    parts = [*designs, np.eye(n)]
-    mean = values.mean()
-    sums = [((part.T @ (values - mean)) ** 2 / part.sum(axis=0)).sum() for part in parts]
+    parts = [*effects, np.arange(n)]
+    centred = values - values.mean()
+    sums = [(np.bincount(part, centred) ** 2 / np.bincount(part)).sum() for part in parts]
     expected = np.array([[_expected(rows, effect) for effect in parts] for rows in parts])
     if np.linalg.matrix_rank(expected) < len(parts):
         return None
@@ -133,7 +132,8 @@ def _components(values: Values, designs: Sequence[Values]) -> Values | None:
     return solved
 
 
-def _expected(rows: Values, effect: Values) -> float:
+def _expected(rows: Levels, effect: Levels) -> float:
     """How much a unit variance of `effect` adds to the sum of squares between `rows`."""
-    between = ((rows.T @ effect) ** 2).sum(axis=1) / rows.sum(axis=0)
-    return float(between.sum() - (effect.sum(axis=0) ** 2).sum() / len(rows))
+    cells, counts = np.unique(np.stack([rows, effect]), axis=1, return_counts=True)
+    between = (counts**2 / np.bincount(rows)[cells[0]]).sum()
+    return float(between - (np.bincount(effect) ** 2).sum() / len(rows))
