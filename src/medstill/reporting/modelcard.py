@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medstill.config import StudentConfig
+from medstill.config import MapTermConfig, StudentConfig
 from medstill.links import prepared_folder
 from medstill.refs import ModelRef
+from medstill.reporting.edited import write_unless_edited
 from medstill.reporting.reading import Run, facts_of, parts_of, read_case_scores, read_run
 from medstill.reporting.records import ModelRow, ScoredCase, Training
-from medstill.reporting.templating import filled, write_text
+from medstill.reporting.templating import filled
 from medstill.volumes.records import Seen
 from medstill.volumes.store import CASE_FILE, case_folder, read_case, seen_of
 
@@ -42,7 +43,8 @@ def write_cards(folder: Path) -> tuple[Path, ...]:
         folder: Folder of a run that is trained and scored.
 
     Returns:
-        `models/STUDENT.model-card.md` and `models/STUDENT.claim.md` of each student.
+        `models/STUDENT.model-card.md` and `models/STUDENT.claim.md` of each student. One that a
+        person has changed stays, and `.new.md` beside it is written where the run says more now.
 
     Raises:
         RunError: A stage is missing or unfinished, or a file is damaged.
@@ -51,7 +53,9 @@ def write_cards(folder: Path) -> tuple[Path, ...]:
     """
     run = read_run(folder)
     return tuple(
-        write_text(folder / MODELS / f"{student.called}.{kind}.md", card_text(run, student, kind))
+        write_unless_edited(
+            folder / MODELS / f"{student.called}.{kind}.md", card_text(run, student, kind)
+        )
         for student in run.study.students
         for kind in TEXTS
     )
@@ -167,16 +171,30 @@ def terms_of(run: Run) -> tuple[str, ...]:
     """The terms that the distilled students learn from beside their labels, in words."""
     distillation = run.study.distillation
     features = [
-        f"{term.loss} on the features {scale} (weight {term.weight:g})"
+        f"{term.loss} on the features {scale} (weight {term.weight:g}{_ramp(term.ramp_steps)})"
         for scale, term in distillation.features.items()
         if term.weight
     ]
     maps = [
-        f"{term.loss} on the output maps (weight {term.weight:g}, temperature {term.temperature:g})"
+        f"{term.loss} on the output maps (weight {term.weight:g}{_ramp(term.ramp_steps)}, "
+        f"temperature {term.temperature:g}{_boundary(term)})"
         for term in distillation.maps
         if term.weight
     ]
     return (*features, *maps)
+
+
+def _ramp(steps: int) -> str:
+    return f", rising from 0 in {steps} steps" if steps else ""
+
+
+def _boundary(term: MapTermConfig) -> str:
+    if not term.boundary_weight:
+        return ""
+    return (
+        f", places within {term.boundary_width} of a class boundary weighted "
+        f"{1 + term.boundary_weight:g}"
+    )
 
 
 def _mean(values: Sequence[float]) -> float:
