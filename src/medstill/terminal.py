@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+from medstill.printed import p_text, percent
 
 PLAIN_WIDTH = 200
 
@@ -114,7 +117,7 @@ def show_training(out: Console, results: Mapping[str, Mapping[str, Any]]) -> Non
             f"{result['facts']['parameters']:,}",
             str(result["best_step"]),
             f"{result['best_dice']:.3f}",
-            ", ".join(result["collapsed"]) or "-",
+            escape(", ".join(result["collapsed"])) or "-",
         )
     out.print(table)
 
@@ -127,9 +130,9 @@ def show_summary(out: Console, summary: Summary, facts: Mapping[str, Any] | None
         summary: Scores and comparisons.
         facts: Student, or `teacher` -> its facts, for the column of parameters.
     """
-    percent = f"{summary.confidence:.0%}"
+    level = percent(summary.confidence)
     table = new_table(
-        "model", "parameters", f"Dice ({percent} interval)", "HD95 mm", "NSD", "missed", "invented"
+        "model", "parameters", f"Dice ({level} interval)", "HD95 mm", "NSD", "missed", "invented"
     )
     for model in summary.models:
         table.add_row(*_model_row(model, facts or {}))
@@ -137,11 +140,11 @@ def show_summary(out: Console, summary: Summary, facts: Mapping[str, Any] | None
     patients = len(summary.test_patients)
     out.print(f"Means over {patients} test patients; intervals are over patients, for one teacher.")
     for gain in summary.gains:
-        out.print(_gain_line(gain, percent))
+        out.print(_gain_line(gain, level))
     for model in summary.models:
-        dead = sorted({c.class_name for c in model.classes if c.collapsed_seeds})
-        if dead:
-            out.print(f"[bold red]COLLAPSED in {_model_name(model)}: {', '.join(dead)}[/]")
+        if dead := sorted({c.class_name for c in model.classes if c.collapsed_seeds}):
+            text = f"COLLAPSED in {_model_name(model)}: {', '.join(dead)}"
+            out.print(text, style="bold red", markup=False)
 
 
 def show_scores(out: Console, scores: ModelScores) -> None:
@@ -153,7 +156,7 @@ def show_scores(out: Console, scores: ModelScores) -> None:
             for metric in ("dice", "iou", "hd95_mm", "assd_mm", "nsd")
         ]
         count = str(len(scores.per_patient(name, "dice")))
-        table.add_row(name, count, *means, str(scores.count("missed", name)))
+        table.add_row(escape(name), count, *means, str(scores.count("missed", name)))
     out.print(table)
     out.print("Values are compared as they are: value 1 of one mask with value 1 of the other.")
 
@@ -164,8 +167,7 @@ def show_export(out: Console, report: ExportReport) -> None:
     if (tuning := report.tuning) is not None:
         dice = f"{tuning.dice_before:.4f} before, {tuning.dice_after:.4f} at {tuning.chosen_step}"
         out.print(f"Tuned for {tuning.steps} steps: validation Dice in 8 bits {dice}.")
-    found = report.verification
-    if found is None:
+    if (found := report.verification) is None:
         out.print("Not verified: nobody knows whether it agrees with PyTorch.", style="yellow")
         return
     out.print(
@@ -267,15 +269,15 @@ def interval_text(interval: Interval | None, digits: int) -> str:
     return f"{interval.mean:.{digits}f} ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
 
 
-def _gain_line(gain: Gain, percent: str) -> str:
+def _gain_line(gain: Gain, level: str) -> str:
     found = gain.comparison
     digits, unit = (3, "") if gain.metric == "dice" else (1, " mm")
     name = {"dice": "Dice", "hd95_mm": "HD95"}.get(gain.metric, gain.metric)
     interval = found.difference
     return (
         f"{gain.student}: {gain.arm} against {gain.control}: {name} {interval.mean:+.{digits}f}"
-        f"{unit} ({percent} interval {interval.low:+.{digits}f} to {interval.high:+.{digits}f}; "
-        f"n = {found.n}, p = {gain.p_holm:.3f} after Holm): {gain.verdict}"
+        f"{unit} ({level} interval {interval.low:+.{digits}f} to {interval.high:+.{digits}f}; "
+        f"n = {found.n}, p {p_text(gain.p_holm, interval.confidence)} after Holm): {gain.verdict}"
     )
 
 

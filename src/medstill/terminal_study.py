@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medstill.printed import percent
 from medstill.terminal import duration, interval_text, new_table
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def show_rows(out: Console, summary: GridSummary) -> None:
     """The rows of a grid, its comparisons, and what is missing."""
     from medstill.evaluation.gridwords import sentences
 
-    percent = f"{summary.confidence:.0%}"
-    table = new_table("row", "model", "n", f"Dice ({percent})", f"HD95 mm ({percent})", "missed")
+    level = percent(summary.confidence)
+    table = new_table("row", "model", "n", f"Dice ({level})", f"HD95 mm ({level})", "missed")
     for row in summary.rows:
         for model in row.models:
             table.add_row(

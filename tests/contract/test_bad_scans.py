@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -21,6 +22,9 @@ from bad_data import (
     write,
     zero_spacing,
 )
+
+from medstill import pipeline
+from medstill.errors import ConfigError
 
 BAD_IMAGES = (
     *(truncated, text_as_image, missing_image, nan, infinite, four_dimensions, constant),
@@ -135,10 +139,13 @@ def test_evaluate_writes_over_no_mask(world, medstill, which):
     assert mask.read_bytes() == before
 
 
-@pytest.mark.parametrize("tolerance", ["inf", "nan"])
-def test_evaluate_refuses_a_tolerance_that_is_no_length(world, medstill, tolerance):
-    answer = medstill("evaluate", masks(world), world.data, "--tolerance-mm", tolerance)
-    assert_refused(answer, f"it is {tolerance} mm", "Give another one")
+def test_evaluate_refuses_a_tolerance_that_is_no_length(world, medstill):
+    folders = masks(world), world.data / "labelsTr"
+    answer = medstill("evaluate", *folders, "--tolerance-mm", "inf")
+    assert_refused(answer, "it is inf mm", "Give another one")
+    for tolerance_mm in (math.nan, -1.0):
+        with pytest.raises(ConfigError, match="length of 0 mm or more"):
+            pipeline.evaluate_masks(*folders, tolerance_mm=tolerance_mm)
 
 
 def test_evaluate_refuses_options_of_the_other_form(world, medstill):

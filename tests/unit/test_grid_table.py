@@ -92,6 +92,22 @@ def test_classes_have_dice_and_distance(summary):
     assert "| all | unet-t1 teacher | 0.900 / 10.0 | 0.800 / 20.0 |" in text
 
 
+def test_names_of_classes_are_no_markup():
+    names = ("a|b <img src=x>", "cyst")
+    entries = [
+        GridEntry(
+            point="p",
+            values={},
+            entry=entry("compact", arm, 0, {"x": [0.5, 0.6]}, classes=names, collapsed=names),
+        )
+        for arm in ("control", "distilled")
+    ]
+    text = table_markdown(summarise_grid("g", {}, [], entries, QUICK), {})
+    assert "| Dice / HD95 mm | a/b &lt;img src=x> | cyst |" in text
+    assert "seed 0: a/b &lt;img src=x>, cyst" in text
+    assert "<" not in text
+
+
 def test_what_is_missing_or_died_is_said(summary):
     dead = {"collapsed": ("control, fold 1, seed 0: spleen",)}
     rows = tuple(row.model_copy(update=dead) for row in summary.rows)

@@ -100,6 +100,32 @@ def test_references_are_beside_the_arms_by_readable_names(fake_run, page) -> Non
     assert all(f"var(--{name})" in render(run) for name in references)
 
 
+def test_control_that_saw_all_labels_is_not_called_untested(fake_run) -> None:
+    page = Page(render(read_run(fake_run(label_fraction=1.0, seeds=(0,), patients=2).folder)))
+    assert "Not tested here: other teachers" in page.plain
+
+
+def test_unpaired_patients_are_named(copied_run) -> None:
+    stored = read_json(copied_run / "comparison.json")
+    stored["gains"][0]["unpaired"] = ["case_001", "case_002"]
+    write_json(copied_run / "comparison.json", stored)
+    assert "unpaired: case_001, case_002" in Page(render(read_run(copied_run))).plain
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("'/home/o'brien/a.nii' is cut; it's gone.", "'a.nii' is cut; it's gone."),
+        ("Cannot read /data/Jane Doe/scan.nii: cut.", "Cannot read scan.nii: cut."),
+        ("'\\\\srv\\jane doe\\x.nii' is cut", "'x.nii' is cut"),
+        ("the run's '/a/b' and 'c' are not '/d/e f/'", "the run's 'b' and 'c' are not 'e f'"),
+        ("copy /a/b to /c/d, or 3/4 of it", "copy b to d, or 3/4 of it"),
+    ],
+)
+def test_paths_become_names(text, expected) -> None:
+    assert wording.without_paths(text) == expected
+
+
 def test_page_names_no_place_of_the_machine(finished_run, text) -> None:
     assert str(finished_run.folder) not in text
     assert "/home/" not in text

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from medstill.deploy.contract import Contract, Scores
 from medstill.deploy.verification import FileAgreement
+from medstill.printed import percent
 from medstill.volumes.records import Preparation
 
 SCHEMA: Final = (
@@ -129,7 +130,7 @@ def _scores(scores: Scores | None) -> str:
         return "The training had no test patients, or they were not scored."
     text = (
         f"Mean Dice over {scores.patients} test patients: {scores.dice:.3f} "
-        f"({scores.confidence:.0%} interval {scores.low:.3f} to {scores.high:.3f})."
+        f"({percent(scores.confidence)} interval {scores.low:.3f} to {scores.high:.3f})."
     )
     rows = [(name, f"{dice:.3f}") for name, dice in scores.dice_by_class.items()]
     return f"{text}\n\n{_table(('class', 'Dice'), rows)}"

@@ -10,7 +10,8 @@ from medstill.evaluation.comparison import ClassSummary, ModelSummary
 from medstill.evaluation.gridrecords import GridRow, GridSummary
 from medstill.evaluation.gridwords import DIGITS, METRICS, TITLES, sentences, versus
 from medstill.evaluation.spread import Source
-from medstill.evaluation.tabletext import NOTHING, interval_text, p_text, table_text
+from medstill.evaluation.tabletext import NOTHING, interval_text, table_text
+from medstill.printed import p_text, percent, plain
 
 SOURCES: tuple[Source, ...] = ("patient", "fold", "seed", "rest")
 
@@ -103,7 +104,7 @@ def _introduction(summary: GridSummary) -> str:
     pooled = " and ".join((*summary.pooled, *(() if "seed" in summary.pooled else ("seed",))))
     return (
         f"Means over test patients of the mean over classes, pooled over {pooled}; in brackets the "
-        f"{summary.confidence:.0%} bootstrap interval over patients. NSD at "
+        f"{percent(summary.confidence)} bootstrap interval over patients. NSD at "
         f"{summary.nsd_tolerance_mm:g} mm. Differences are paired by patient; Holm's adjustment "
         f"{_families(summary)}. Detectable is the smallest true difference "
         "that so many patients show with 80% power in a test by itself."
@@ -176,7 +177,7 @@ def _beside(line: _Line, beside: Beside) -> str:
 def _gains(summary: GridSummary) -> list[str]:
     if not summary.gains:
         return []
-    head = ["row", "comparison", "metric", f"difference ({summary.confidence:.0%})"]
+    head = ["row", "comparison", "metric", f"difference ({percent(summary.confidence)})"]
     head += ["better / worse", "p", "p (Holm)", "detectable", "verdict"]
     rows = []
     for gain in summary.gains:
@@ -191,8 +192,8 @@ def _gains(summary: GridSummary) -> list[str]:
                 TITLES[gain.metric],
                 interval_text(found.difference, digits, sign=True),
                 f"{counts[0]} / {counts[1]} of {found.n}",
-                p_text(found.p_value),
-                p_text(gain.p_holm),
+                p_text(found.p_value, summary.confidence),
+                p_text(gain.p_holm, summary.confidence),
                 NOTHING if gain.detectable is None else f"{gain.detectable:.{digits}f}",
                 gain.verdict,
             ]
@@ -227,7 +228,7 @@ def _classes(summary: GridSummary, lines: Sequence[_Line]) -> list[str]:
     """Dice and HD95 of each class."""
     if len(summary.class_names) < 2:
         return []
-    head = [*free_axes(summary), "Dice / HD95 mm", *summary.class_names]
+    head = [*free_axes(summary), "Dice / HD95 mm", *map(plain, summary.class_names)]
     rows = [
         [*_place(summary, line), f"{line.model.student} {line.model.arm}"]
         + [_class(found) for found in line.model.classes]
@@ -248,15 +249,15 @@ def _remarks(summary: GridSummary) -> Iterator[str]:
         for text in row.collapsed:
             died.setdefault(text, []).append(row.name)
     if died:
-        texts = "; ".join(f"{text} ({', '.join(rows)})" for text, rows in died.items())
+        texts = "; ".join(f"{plain(text)} ({', '.join(rows)})" for text, rows in died.items())
         yield f"* **Collapsed classes** (validation Dice under .05): {texts}."
     for gain in summary.gains:
         if gain.unpaired and gain.metric == "dice":
             yield (
                 f"* {gain.row}, {versus(gain)}: not paired, since one side has no score: "
-                f"{', '.join(gain.unpaired)}."
+                f"{', '.join(map(plain, gain.unpaired))}."
             )
-    yield from (f"* {note}" for note in summary.notes)
+    yield from (f"* {plain(note)}" for note in summary.notes)
 
 
 def _missing(summary: GridSummary) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from medstill.evaluation.gridrecords import GridGain, GridSummary
 from medstill.evaluation.scores import Metric
-from medstill.evaluation.tabletext import p_text
+from medstill.printed import p_text, percent
 
 METRICS: tuple[tuple[Metric, str, int], ...] = (
     ("dice", "Dice", 3),
@@ -39,19 +39,17 @@ def _clause(gain: GridGain) -> str:
     found, digits = gain.comparison.difference, DIGITS[gain.metric]
     unit = " mm" if gain.metric.endswith("_mm") else ""
     what = TITLES[gain.metric].removesuffix(" mm")
-    ends = f"{found.confidence:.0%} {found.low:+.{digits}f} to {found.high:+.{digits}f}{unit}"
+    adjusted = f"p after Holm {p_text(gain.p_holm, found.confidence)}"
+    ends = f"{percent(found.confidence)} {found.low:+.{digits}f} to {found.high:+.{digits}f}{unit}"
     if gain.verdict != "no difference shown":
         size = f"{abs(found.mean):.{digits}f}{unit}"
-        return f"{what} {gain.verdict} by {size} ({ends}, p after Holm {p_text(gain.p_holm)})"
+        return f"{what} {gain.verdict} by {size} ({ends}, {adjusted})"
     hint = ""
     if gain.comparison.p_value < 1 - found.confidence:
-        hint = f", by itself p {p_text(gain.comparison.p_value)}"
+        hint = f", by itself p {p_text(gain.comparison.p_value, found.confidence)}"
     elif gain.detectable is not None:
         hint = f", detectable {gain.detectable:.{digits}f}{unit}"
-    return (
-        f"{what} no difference shown ({found.mean:+.{digits}f}{unit}, {ends}, p after Holm "
-        f"{p_text(gain.p_holm)}{hint})"
-    )
+    return f"{what} no difference shown ({found.mean:+.{digits}f}{unit}, {ends}, {adjusted}{hint})"
 
 
 def comparisons(summary: GridSummary) -> list[list[GridGain]]:

@@ -15,7 +15,8 @@ from medstill.evaluation.gridtable import (
 )
 from medstill.evaluation.gridwords import DIGITS, comparisons, versus
 from medstill.evaluation.selection import select_rows, selection_markdown
-from medstill.evaluation.tabletext import NOTHING, interval_text, p_text, table_text
+from medstill.evaluation.tabletext import NOTHING, interval_text, table_text
+from medstill.printed import p_text, percent
 
 
 def grid_heading(grid: GridFacts, runs: Sequence[KeptRun]) -> str:
@@ -77,9 +78,9 @@ def compared(summary: GridSummary) -> list[str]:
     rows = {row.name: row for row in summary.rows}
     head = [*free_axes(summary), "network", "comparison"]
     left = len(head)
-    percent = f"{summary.confidence:.0%}"
-    head += [f"Dice ({percent})", "better / worse", "p (Holm)", "detectable", "verdict"]
-    head += [f"HD95 mm ({percent})", "p (Holm)", "verdict"]
+    level = percent(summary.confidence)
+    head += [f"Dice ({level})", "better / worse", "p (Holm)", "detectable", "verdict"]
+    head += [f"HD95 mm ({level})", "p (Holm)", "verdict"]
     lines = []
     for gains in comparisons(summary):
         found = {gain.metric: gain for gain in gains}
@@ -113,7 +114,7 @@ def _dice(gain: GridGain | None) -> list[str]:
     return [
         interval_text(found.difference, digits, sign=True),
         f"{found.higher} / {found.lower} of {found.n}",
-        p_text(gain.p_holm),
+        p_text(gain.p_holm, gain.comparison.difference.confidence),
         detectable,
         gain.verdict,
     ]
@@ -124,7 +125,7 @@ def _hd95(gain: GridGain | None) -> list[str]:
         return [NOTHING] * 3
     digits = DIGITS["hd95_mm"]
     difference = interval_text(gain.comparison.difference, digits, sign=True)
-    return [difference, p_text(gain.p_holm), gain.verdict]
+    return [difference, p_text(gain.p_holm, gain.comparison.difference.confidence), gain.verdict]
 
 
 def _parts(run: KeptRun) -> str:

@@ -9,11 +9,6 @@ from medstill.evaluation.statistics import Interval
 NOTHING = "-"
 
 
-def p_text(value: float) -> str:
-    """A p-value."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
 def interval_text(interval: Interval | None, digits: int, *, sign: bool = False) -> str:
     """A mean with its interval."""
     if interval is None:

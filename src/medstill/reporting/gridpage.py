@@ -85,6 +85,7 @@ def content_of_grid(study: GridStudy) -> dict[str, Any]:
         "patients": _patients(study),
         "size": _size(study),
         "missing": _missing(study),
+        "failed": _failed(study),
         "least_p": _least_p(study),
         "families": _families(summary),
         "few": FEW,
@@ -150,8 +151,17 @@ def _configuration(study: GridStudy) -> tuple[str, str]:
 
 def _missing(study: GridStudy) -> list[tuple[str, str]]:
     """Runs without scores, each with the message it ended with, if it ended with one."""
-    names = dict.fromkeys([*study.summary.missing, *study.failures])
-    return [(name, wording.without_paths(study.failures.get(name, ""))) for name in names]
+    return [(name, _failure(study, name)) for name in study.summary.missing]
+
+
+def _failed(study: GridStudy) -> list[tuple[str, str]]:
+    """Runs whose scores are in the table, but of which something later failed, with its message."""
+    names = [name for name in study.failures if name not in study.summary.missing]
+    return [(name, _failure(study, name)) for name in names]
+
+
+def _failure(study: GridStudy, name: str) -> str:
+    return wording.without_paths(study.failures.get(name, ""))
 
 
 def _least_p(study: GridStudy) -> float:

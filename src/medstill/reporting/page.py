@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from medstill.printed import p_text
 from medstill.refs import student_arms
 from medstill.reporting import wording
 from medstill.reporting.charts import history_charts, paired_charts, speeds
@@ -88,13 +89,14 @@ def _least_p(run: Run) -> float:
 def _verdict(run: Run, gain: Gain) -> dict[str, str]:
     interval, tie = gain.comparison.difference, gain.verdict not in ("better", "worse")
     uncertain = tie and (interval.low > 0 or interval.high < 0)
+    adjusted = p_text(gain.p_holm, interval.confidence)
     return {
         "student": gain.student,
         "control": gain.control,
         "metric": gain.metric,
         "text": wording.change_text(gain, len(run.study.seeds)),
         "verdict": gain.verdict,
-        "reason": f", since the adjusted p is {wording.p_text(gain.p_holm)}" if uncertain else "",
+        "reason": f", since the adjusted p is {adjusted}" if uncertain else "",
         "tone": {"better": "good", "worse": "bad"}.get(gain.verdict, "even"),
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medstill import printed
 from medstill.errors import require
 from medstill.reporting import wording
 from medstill.reporting.overlays import colour_of
@@ -17,8 +18,8 @@ FILTERS = {
     "quantity": wording.quantity,
     "percent": wording.percent,
     "plural": wording.plural,
-    "p_text": wording.p_text,
-    "plain": wording.plain,
+    "p_text": printed.p_text,
+    "plain": printed.plain,
     "teachers": wording.teachers,
     "gain_text": wording.change_text,
     "interval_text": wording.interval_text,

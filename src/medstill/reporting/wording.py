@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from medstill.config import Study
+from medstill.printed import p_text
 from medstill.reporting.gridrecords import GridGain
 from medstill.reporting.records import Facts, Gain, Interval
 
@@ -23,6 +24,15 @@ CONTROLS = ("control", "control+largest-component")
 """Arms of the control's own labels; every other one is a reference that saw more."""
 MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EN DASH}"
+_QUOTED_PATH = re.compile(
+    # An apostrophe within a name is followed by a letter, the one that closes a quotation is not.
+    r"(?<!\w)'(?:[^'\n]|'(?=\w))*[\\/]((?:[^'\\/\n]|'(?=\w))+)[\\/]?'(?!\w)"
+)
+_BARE_PATH = re.compile(
+    # A folder may have spaces in its name; one with a dot and a space is taken for two words.
+    r"(?<![\w.])(?:[A-Za-z]:)?[\\/]"
+    r"(?:(?:[^\s'\"\\/]+|[^\s'\"\\/.:;,]+(?: [^\s'\"\\/.:;,]+)+)[\\/])*([^\s'\"\\/]+)"
+)
 
 
 def arm_name(arm: str) -> str:
@@ -63,11 +73,6 @@ def quantity(count: float) -> str:
         if count >= 0.99995 * size:
             return f"{count / size:.1f} {letter}"
     return f"{count:.0f}"
-
-
-def p_text(p: float) -> str:
-    """A p-value."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def field_text(facts: Facts) -> str:
@@ -130,21 +135,13 @@ def difference_text(gain: GridGain) -> str:
     name = {"dice": "Mean Dice", "hd95_mm": "Mean HD95"}.get(metric, metric)
     interval = found.difference
     uncertain = gain.verdict not in ("better", "worse") and (interval.low > 0 or interval.high < 0)
-    reason = f", since the adjusted p is {p_text(gain.p_holm)}" if uncertain else ""
+    adjusted = p_text(gain.p_holm, interval.confidence)
+    reason = f", since the adjusted p is {adjusted}" if uncertain else ""
     return (
         f"{name} {fixed(interval.mean, metric, signed=True)}{unit} "
         f"({percent(interval.confidence)} interval {spread(interval, metric, signed=True)}{unit}; "
         f"{plural(found.n, 'patient')}): {gain.verdict}{reason}"
     )
-
-
-def plain(text: object) -> str:
-    """A text that can stand in a line or a table of Markdown and is no HTML there.
-
-    >>> plain("a | b\\n <c>")
-    'a / b &lt;c>'
-    """
-    return " ".join(str(text).split()).replace("|", "/").replace("<", "&lt;")
 
 
 def interval_text(interval: Interval | None, metric: str) -> str:
@@ -159,8 +156,7 @@ def without_paths(text: str) -> str:
 
     >>> without_paths("'/home/ann/scans/a b.nii' is cut; see C:\\\\data\\\\x.nii and y/z.")
     "'a b.nii' is cut; see x.nii and y/z."
+    >>> without_paths("'/home/o'brien/a.nii' and /data/Jane Doe/b.nii: cut.")
+    "'a.nii' and b.nii: cut."
     """
-    quoted = re.sub(r"'[^'\n]*[\\/]([^'\\/\n]+)[\\/]?'", r"'\1'", text)
-    return re.sub(
-        r"(?<![\w.])(?:[A-Za-z]:)?[\\/](?:[^\s'\"\\/]+[\\/])*([^\s'\"\\/]+)", r"\1", quoted
-    )
+    return _BARE_PATH.sub(r"\1", _QUOTED_PATH.sub(r"'\1'", text))

@@ -1,0 +1,79 @@
+"""What tables and pages print of numbers and of names that others chose."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from grid_scores import entry
+from rich.console import Console
+
+from medstill import terminal
+from medstill.config import EvaluationConfig
+from medstill.evaluation.comparison import summarise
+from medstill.printed import p_text, percent
+
+
+@pytest.mark.parametrize(
+    ("p", "confidence", "text"),
+    [
+        (0.0, 0.95, "< 0.001"),
+        (0.0009996, 0.95, "< 0.001"),
+        (0.0123, 0.95, "0.012"),
+        (0.0497, 0.95, "0.0497"),
+        (0.05, 0.95, "0.050"),
+        (0.0503, 0.95, "0.050"),
+        (0.0497, 0.975, "0.050"),
+        (0.024996, 0.975, "0.024996"),
+        (0.0499999999, 0.95, "< 0.05"),
+        (1.0, 0.95, "1.000"),
+    ],
+)
+def test_p_shows_on_which_side_it_is(p, confidence, text):
+    assert p_text(p, confidence) == text
+
+
+def test_no_confidence_becomes_certainty():
+    assert [percent(one) for one in (0.95, 0.975, 0.995, 0.999)] == [
+        "95%",
+        "97.5%",
+        "99.5%",
+        "99.9%",
+    ]
+
+
+def printed(confidence=0.95, classes=("spleen", "b"), collapsed=()):
+    patients = {f"p{number}": 0.5 + 0.001 * number for number in range(20)}
+    entries = [
+        entry(
+            "compact",
+            arm,
+            0,
+            {name: [dice + gain + 0.0001 * int(name[1:])] * 2 for name, dice in patients.items()},
+            classes=classes,
+            collapsed=collapsed,
+        )
+        for arm, gain in (("control", 0.0), ("distilled", 0.1))
+    ]
+    summary = summarise(entries, EvaluationConfig(resamples=999, confidence=confidence))
+    out = io.StringIO()
+    terminal.show_summary(Console(file=out, width=200, highlight=False), summary)
+    return out.getvalue()
+
+
+def test_summary_in_the_terminal_rounds_neither_confidence_nor_p():
+    text = printed(confidence=0.995)
+    assert "Dice (99.5% interval)" in text
+    assert "100%" not in text
+    assert "p < 0.001 after Holm" in text
+    assert "0.000 after" not in text
+
+
+def test_names_of_classes_are_no_markup_in_the_terminal():
+    names = ("cyst [/left]", "cyst [left]")
+    text = printed(classes=names, collapsed=names)
+    assert "COLLAPSED in compact control: cyst [/left], cyst [left]" in text
+    out = io.StringIO()
+    result = {"facts": {"parameters": 1}, "best_step": 1, "best_dice": 0.5, "collapsed": names}
+    terminal.show_training(Console(file=out, width=200), {"teacher": result})
+    assert "cyst [/left], cyst [left]" in out.getvalue()
