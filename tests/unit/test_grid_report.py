@@ -189,18 +189,6 @@ def test_missing_runs_collapsed_classes_and_notes_are_loud(folder, tmp_path, tex
     assert "; each pooled over up to 2 folds" in page.plain
 
 
-def test_run_that_failed_after_its_scores_is_not_called_without(tmp_path) -> None:
-    made = FakeGrid(tmp_path, students=("compact",), folds=1, patients=3, folders=False).build()
-    name = "fold-0_loss-none_fraction-1.0"
-    failure = {"job": "comparison", "message": "No space left.", "skipped": []}
-    write_json(tmp_path / "runs" / name / "failure.json", [failure])
-    found = Page(render_grid(read_grid(made.folder))).plain
-    assert "1 run without scores : unfinished or failed" in found
-    assert "1 run with scores, but not whole : in the tables below" in found
-    assert f"{name} : comparison: No space left." in found
-    assert "one a fold" not in found
-
-
 def test_many_runs_that_wait_are_folded_away(folder, tmp_path) -> None:
     def change(table):
         table["missing"] = [f"fold-{number}_loss-kl" for number in range(9)]

@@ -17,7 +17,8 @@ from medstill.reporting.gallery import Row, row_of
 from medstill.reporting.gridcharts import fraction_charts, pareto_charts, row_pairs
 from medstill.reporting.gridreading import GridStudy, read_grid
 from medstill.reporting.gridrecords import GridSummary
-from medstill.reporting.reading import read_run, read_slice
+from medstill.reporting.modelcard import is_late
+from medstill.reporting.reading import read_run, read_slice, read_training
 from medstill.reporting.templating import filled, write_text
 from medstill.runs import read_study
 
@@ -86,6 +87,7 @@ def content_of_grid(study: GridStudy) -> dict[str, Any]:
         "size": _size(study),
         "missing": _missing(study),
         "failed": _failed(study),
+        "unfinished": _still_rising(study),
         "least_p": _least_p(study),
         "families": _families(summary),
         "few": FEW,
@@ -162,6 +164,23 @@ def _failed(study: GridStudy) -> list[tuple[str, str]]:
 
 def _failure(study: GridStudy, name: str) -> str:
     return wording.without_paths(study.failures.get(name, ""))
+
+
+def _still_rising(study: GridStudy) -> list[str]:
+    """The networks whose best validation is their last one: they may not have converged."""
+    groups: dict[str, dict[Path, bool]] = {}
+    for row in study.summary.rows:
+        for arm, folder in study.trainings_of(row):
+            # Rows share teachers, and a page says of each once that it was late.
+            name = arm if arm == "teacher" else f"{gridrows.title_of(row)}, {wording.arm_name(arm)}"
+            group = groups.setdefault(name, {})
+            if folder not in group:
+                group[folder] = is_late(read_training(folder))
+    return [
+        f"{name} ({sum(late.values())} of {wording.plural(len(late), 'network')})"
+        for name, late in groups.items()
+        if any(late.values())
+    ]
 
 
 def _least_p(study: GridStudy) -> float:

@@ -20,7 +20,7 @@ from medstill.reporting.gridrecords import (
 )
 from medstill.reporting.reading import checked, validated
 from medstill.reporting.records import ModelRow
-from medstill.runs import MANIFEST_FILE, STAGE_FILE, read_json, read_stage, read_study
+from medstill.runs import MANIFEST_FILE, STAGE_FILE, is_finished, read_json, read_stage, read_study
 from medstill.volumes.records import Split
 
 GRID_FILE = "grid.json"
@@ -59,6 +59,14 @@ class GridStudy:
     def split_of(self, run: Path) -> Split:
         """Who did what in a run."""
         return checked(run / "split.json", Split)
+
+    def trainings_of(self, row: GridRow) -> Iterator[tuple[str, Path]]:
+        """Arm and folder of each finished training of a row, its teachers', as far as there."""
+        for run in self.runs_of(row):
+            for ref in (TEACHER, *student_refs(read_study(run))):
+                folder = ref.folder(run)
+                if ref.student in ("", row.student) and is_finished(folder):
+                    yield ref.arm, folder
 
     def facts_of(self, row: GridRow, model: ModelRow) -> NetworkFacts | None:
         """What a network of a row costs; None when nothing says so."""

@@ -101,6 +101,16 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def read_training(folder: Path) -> Training:
+    """How a finished training ended, and its way there.
+
+    Raises:
+        RunError: A file is missing or damaged.
+    """
+    content = {**read_stage(folder)["result"], "history": read_json(folder / "history.json")}
+    return validated(folder / STAGE_FILE, Training, content)
+
+
 def read_slice(run: Run, case: str) -> Slice | None:
     """The slice kept of a test case; None when none was kept.
 
@@ -180,8 +190,7 @@ def _training(folder: Path, ref: ModelRef) -> Training:
             f"The training of '{ref.name}' in '{folder}' is not finished, and the report shows "
             "all of them. Finish it first: 'medstill run' on the same folder takes it up again."
         )
-    history = read_json(path.parent / "history.json")
-    return validated(path, Training, {**read_stage(path.parent)["result"], "history": history})
+    return read_training(path.parent)
 
 
 def _demand(path: Path, state: str, command: str) -> None:
