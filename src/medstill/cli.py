@@ -60,7 +60,7 @@ def run(
     resume: Resume = True,
 ) -> None:
     """Prepare, split, train teacher, control and student, evaluate, export, report."""
-    from medstill import pipeline, scoring, terminal
+    from medstill import pipeline, scoring, terminal, terminal_data
     from medstill.stages import open_prepared
     from medstill.study import perform_for, watch
 
@@ -71,7 +71,7 @@ def run(
 
         pipeline.check(study, data, skip_bad=skip_bad)
         problems = demand_sound(data, skip_bad=skip_bad, workers=study.engine.workers)
-        terminal.show_problems(console, problems)
+        terminal_data.show_problems(console, problems)
         terminal.show_estimate(console, study, pipeline.estimate(study, data))
         return
     with watch(out, console):
@@ -79,8 +79,9 @@ def run(
             study, data, out, perform=perform_for(study, out), skip_bad=skip_bad, resume=resume
         )
     terminal.show_summary(console, *scoring.results(out))
-    terminal.show_skipped(console, open_prepared(out).prepared.skipped)
-    terminal.show_page(console, page)
+    terminal_data.show_skipped(console, open_prepared(out).prepared.skipped)
+    models = [out / pipeline.MODELS / f"{student.called}.onnx" for student in study.students]
+    terminal.show_page(console, page, models)
 
 
 @app.command()
@@ -91,11 +92,11 @@ def inspect(
 
     Ends with exit code 2 where there are problems.
     """
-    from medstill import terminal
+    from medstill import terminal, terminal_data
     from medstill.volumes.inspect import inspect as look
 
     found = look(data)
-    terminal.show_inspection(terminal.console(), found)
+    terminal_data.show_inspection(terminal.console(), found)
     if found.problems:
         raise typer.Exit(WRONG)
 
@@ -109,11 +110,11 @@ def prepare(
     skip_bad: SkipBad = False,
 ) -> None:
     """Bring all cases to one grid and intensity scale, and divide the patients."""
-    from medstill import pipeline, terminal
+    from medstill import pipeline, terminal, terminal_data
 
     study = _study(study_file, overrides)
     prepared = pipeline.prepare(study, data, out, skip_bad=skip_bad)
-    terminal.show_prepared(terminal.console(), out, prepared)
+    terminal_data.show_prepared(terminal.console(), out, prepared)
 
 
 @app.command(name="train-teacher")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from medstill.evaluation.statistics import Interval
     from medstill.networks.facts import NetworkFacts
     from medstill.training.costs import Estimate
-    from medstill.volumes.inspect import Inspection, Spread
-    from medstill.volumes.store import PreparedSet, Skipped
 
 
 def console() -> Console:
@@ -57,57 +54,6 @@ def show_estimate(out: Console, study: Study, found: Estimate) -> None:
         out.print(text, style="yellow", markup=False, soft_wrap=True)
 
 
-def show_inspection(out: Console, found: Inspection) -> None:
-    """What a data set holds and what is wrong with it."""
-    labelled = sum(row.labelled for row in found.cases)
-    out.print(f"{found.root}: layout {found.layout}, {', '.join(found.modalities)}")
-    out.print(f"{len(found.cases)} cases ({labelled} labelled) of {found.patients} patients")
-    table = new_table("axis", "size", "spacing mm")
-    for axis, size, spacing in zip_longest("zyx", found.size_zyx, found.spacing_zyx_mm):
-        table.add_row(axis, _spread(size, 0), _spread(spacing, 3))
-    out.print(table)
-    for channel, (low, high) in enumerate(found.intensity):
-        out.print(f"intensity of channel {channel}: {low:g} to {high:g}")
-    table = new_table("label", "value", "cases", "voxels", "share", "mean ml")
-    for label in found.labels:
-        volume = "-" if label.ml is None else f"{label.ml:.1f}"
-        row = (str(label.value), str(label.cases), f"{label.voxels:,}", f"{label.share:.2%}")
-        table.add_row(label.name, *row, volume)
-    out.print(table)
-    for note in found.notes:
-        out.print(f"note: {note}", markup=False, soft_wrap=True)
-    for problem in found.problems:
-        out.print(f"problem: {problem}", style="red", markup=False, soft_wrap=True)
-    out.print(f"{len(found.problems)} problem(s) found.")
-
-
-def show_prepared(out: Console, folder: Path, prepared: PreparedSet) -> None:
-    """What was prepared and how."""
-    preparation = prepared.preparation
-    spacing = " x ".join("as is" if v is None else f"{v:.3g}" for v in preparation.spacing_zyx_mm)
-    out.print(
-        f"{len(prepared.infos)} cases prepared in '{folder}': spacing (z, y, x) {spacing} mm, "
-        f"{preparation.channels} channel(s), classes {', '.join(preparation.classes)}."
-    )
-    show_skipped(out, prepared.skipped)
-
-
-def show_skipped(out: Console, skipped: Sequence[Skipped]) -> None:
-    """What was left out and why."""
-    if skipped:
-        out.print(f"{len(skipped)} left out:", style="yellow")
-    for entry in skipped:
-        out.print(f"  {entry.id}: {entry.reason}", markup=False, soft_wrap=True)
-
-
-def show_problems(out: Console, problems: Sequence[str]) -> None:
-    """What would be left out."""
-    if problems:
-        out.print(f"{len(problems)} would be left out:", style="yellow")
-    for problem in problems:
-        out.print(f"  {problem}", markup=False, soft_wrap=True)
-
-
 def show_training(out: Console, results: Mapping[str, Mapping[str, Any]]) -> None:
     """How trainings ended."""
     table = new_table("training", "parameters", "best step", "validation Dice", "collapsed")
@@ -130,6 +76,8 @@ def show_summary(out: Console, summary: Summary, facts: Mapping[str, Any] | None
         summary: Scores and comparisons.
         facts: Student, or `teacher` -> its facts, for the column of parameters.
     """
+    from medstill.evaluation.arms import FILTERED
+
     level = percent(summary.confidence)
     table = new_table(
         "model", "parameters", f"Dice ({level} interval)", "HD95 mm", "NSD", "missed", "invented"
@@ -142,6 +90,8 @@ def show_summary(out: Console, summary: Summary, facts: Mapping[str, Any] | None
     for gain in summary.gains:
         out.print(_gain_line(gain, level))
     for model in summary.models:
+        if model.arm in FILTERED.values():
+            continue  # the networks of another row
         if dead := sorted({c.class_name for c in model.classes if c.collapsed_seeds}):
             text = f"COLLAPSED in {_model_name(model)}: {', '.join(dead)}"
             out.print(text, style="bold red", markup=False)
@@ -192,9 +142,12 @@ def show_receivers(out: Console, answers: Mapping[str, str | None]) -> None:
         out.print(f"receiver {aet} {text}", style=style, markup=False, soft_wrap=True)
 
 
-def show_page(out: Console, page: Path) -> None:
-    """Where the report is."""
-    out.print(f"Report: {page}", soft_wrap=True)
+def show_page(out: Console, page: Path, models: Sequence[Path] = ()) -> None:
+    """Where the report is, and the exported students."""
+    for model in models:
+        text = f"Model: {model} (medstill predict {model} SCAN LABELS)"
+        out.print(text, markup=False, soft_wrap=True)
+    out.print(f"Report: {page}", markup=False, soft_wrap=True)
 
 
 def show_model(out: Console, text: ModelText, contract: Contract) -> None:
@@ -279,15 +232,6 @@ def _gain_line(gain: Gain, level: str) -> str:
         f"{unit} ({level} interval {interval.low:+.{digits}f} to {interval.high:+.{digits}f}; "
         f"n = {found.n}, p {p_text(gain.p_holm, interval.confidence)} after Holm): {gain.verdict}"
     )
-
-
-def _spread(spread: Spread | None, digits: int) -> str:
-    if spread is None:
-        return "-"
-    least, median, greatest = (
-        f"{value:.{digits}f}" for value in (spread.least, spread.median, spread.greatest)
-    )
-    return least if least == greatest else f"{least} to {greatest}, median {median}"
 
 
 def _mean(values: Mapping[str, float]) -> str:

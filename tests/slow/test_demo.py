@@ -36,6 +36,7 @@ def test_make_demo_in_its_smallest_form(tmp_path: Path) -> None:
     assert "compact: distilled against control: Dice" in first.stdout
     assert "95% interval" in first.stdout
     assert f"Report: {run / 'report.html'}" in first.stdout
+    assert f"Model: {run / 'models'}" in first.stdout
     assert (run / "report.html").stat().st_size > 10_000
     assert (run / "models" / "compact.onnx").stat().st_size > 100_000
 

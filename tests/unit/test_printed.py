@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from grid_scores import entry
@@ -42,7 +43,7 @@ def test_no_confidence_becomes_certainty():
     ]
 
 
-def printed(confidence=0.95, classes=("spleen", "b"), collapsed=()):
+def printed(confidence=0.95, classes=("spleen", "b"), collapsed=(), arms=("control", "distilled")):
     patients = {f"p{number}": 0.5 + 0.001 * number for number in range(20)}
     entries = [
         entry(
@@ -53,7 +54,7 @@ def printed(confidence=0.95, classes=("spleen", "b"), collapsed=()):
             classes=classes,
             collapsed=collapsed,
         )
-        for arm, gain in (("control", 0.0), ("distilled", 0.1))
+        for arm, gain in zip(arms, (0.0, 0.1), strict=True)
     ]
     summary = summarise(entries, EvaluationConfig(resamples=999, confidence=confidence))
     out = io.StringIO()
@@ -77,3 +78,18 @@ def test_names_of_classes_are_no_markup_in_the_terminal():
     result = {"facts": {"parameters": 1}, "best_step": 1, "best_dice": 0.5, "collapsed": names}
     terminal.show_training(Console(file=out, width=200), {"teacher": result})
     assert "cyst [/left], cyst [left]" in out.getvalue()
+
+
+def test_a_collapse_is_told_of_a_training_and_not_of_its_filtered_scores():
+    arms = ("control", "control+largest-component")
+    text = printed(collapsed=("spleen",), arms=arms)
+    assert text.count("COLLAPSED") == 1
+
+
+def test_the_end_of_a_run_names_its_models(tmp_path):
+    out = io.StringIO()
+    terminal.show_page(Console(file=out, width=40), Path("a [b].html"), [Path("m [x].onnx")])
+    assert out.getvalue().splitlines() == [
+        "Model: m [x].onnx (medstill predict m [x].onnx SCAN LABELS)",
+        "Report: a [b].html",
+    ]
