@@ -66,7 +66,8 @@ def options_of(name):
 
 
 def command_of(words):
-    """The command that words begin with, and the rest of them."""
+    """The command that words begin with, and the rest of them; `-v` stands before it."""
+    words = words[1:] if words[0] in ("-v", "--verbose") else words
     length = 2 if " ".join(words[:2]) in COMMANDS else 1
     name = " ".join(words[:length])
     assert name in COMMANDS, f"there is no command {name}"
