@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from rich.console import Console
 from test_predict import l_shape, model, write
 
@@ -70,6 +71,62 @@ def test_a_changed_image_is_told_and_its_old_labels_are_left(scans, tmp_path):
     assert (made.skipped, again.skipped) == (False, True)
     assert made.error is again.error is None
     assert again.volumes_ml == made.volumes_ml
+
+
+def test_foreign_labels_are_left_where_only_the_probabilities_are_missing(scans, tmp_path):
+    there = write(tmp_path / "out" / "a.nii.gz")
+    before = there.read_bytes()
+    (result,) = predict_path(model(), scans, tmp_path / "out", PROBABILITIES)
+    assert (result.skipped, result.error) == (True, None)
+    assert "a.nii.gz' was there before and is not known" in result.warnings[0]
+    assert there.read_bytes() == before
+    assert not (tmp_path / "out" / "a_probabilities.nii.gz").exists()
+
+
+def test_foreign_probabilities_are_left_where_only_the_labels_are_missing(scans, tmp_path):
+    there = write(tmp_path / "out" / "a_probabilities.nii.gz")
+    before = there.read_bytes()
+    (result,) = predict_path(model(), scans, tmp_path / "out", PROBABILITIES)
+    assert "a_probabilities.nii.gz' was there before and is not known" in result.warnings[0]
+    assert there.read_bytes() == before
+    assert not (tmp_path / "out" / "a.nii.gz").exists()
+
+
+def test_old_labels_of_a_changed_image_are_left_when_probabilities_are_asked_for(scans, tmp_path):
+    out = tmp_path / "out"
+    predict_path(model(), scans, out)
+    before = (out / "a.nii.gz").read_bytes()
+    write(scans / "a.nii.gz", np.flip(l_shape()[:9], 1))
+    (result,) = predict_path(model(), scans, out, PROBABILITIES)
+    assert "a.nii.gz' is not the file any more that" in result.error
+    assert (out / "a.nii.gz").read_bytes() == before
+    assert not (out / "a_probabilities.nii.gz").exists()
+
+
+def test_missing_probabilities_of_a_finished_case_are_made_beside_its_labels(scans, tmp_path):
+    out = tmp_path / "out"
+    (first,) = predict_path(model(), scans, out)
+    label = out / "a.nii.gz"
+    before = label.stat().st_mtime_ns
+    (second,) = predict_path(model(), scans, out, PROBABILITIES)
+    assert (second.skipped, second.error) == (False, None)
+    assert second.volumes_ml == first.volumes_ml
+    assert label.stat().st_mtime_ns == before
+    shares = sitk.ReadImage(out / "a_probabilities.nii.gz")
+    most = np.argmax(sitk.GetArrayFromImage(shares), axis=-1)
+    np.testing.assert_array_equal(most, sitk.GetArrayFromImage(sitk.ReadImage(label)))
+
+
+def test_labels_stay_known_when_their_probabilities_cannot_be_made(scans, tmp_path):
+    def broken(_array):
+        raise MemoryError("none left")
+
+    out = tmp_path / "out"
+    predict_path(model(), scans, out)
+    (failed,) = predict_path(model(function=broken), scans, out, PROBABILITIES)
+    assert failed.error == "none left"
+    (again,) = predict_path(model(), scans, out)
+    assert (again.skipped, again.warnings, again.error) == (True, (), None)
 
 
 def test_two_images_of_one_stem_keep_their_own_volumes(scans, tmp_path):

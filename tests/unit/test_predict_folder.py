@@ -61,10 +61,10 @@ def test_the_next_scan_is_read_while_one_is_computed(scans, model, tmp_path, mon
 def test_one_is_computed_while_the_last_is_written(scans, model, tmp_path, monkeypatch):
     computing, met = threading.Event(), []
 
-    def writing(job, found):
+    def writing(job, found, **how):
         if job.case == "a":
             met.append(computing.wait(PATIENCE_S))
-        return plain(job, found)
+        return plain(job, found, **how)
 
     plain = folder.write_case
     monkeypatch.setattr(folder, "write_case", writing)
@@ -100,7 +100,7 @@ def test_results_come_in_order_and_are_counted(scans, model, tmp_path):
 def test_a_full_disk_ends_the_folder_and_leaves_nothing_half_written(
     scans, model, tmp_path, monkeypatch
 ):
-    def full(job, found):
+    def full(job, found, **how):
         raise StorageError(f"No space left while writing '{job.output}' {found.volumes_ml}.")
 
     monkeypatch.setattr(folder, "write_case", full)

@@ -80,16 +80,19 @@ class CaseResult:
     count: int = 1
 
 
-def write_case(job: Job, found: Segmentation) -> CaseResult:
+def write_case(job: Job, found: Segmentation, *, overwrite: bool) -> CaseResult:
     """Write the labels of a case, and its probabilities if they were kept.
+
+    Without `overwrite` a file that exists stays as it is, and the other one is written.
 
     Raises:
         StorageError: The output cannot be written.
     """
-    if found.probabilities is not None:
-        write_image(found.probabilities, probability_file(job.output))
     # The label comes last: where it is, the case is finished.
-    write_image(found.label, job.output)
+    files = [(found.probabilities, probability_file(job.output)), (found.label, job.output)]
+    for image, path in files:
+        if image is not None and (overwrite or not path.exists()):
+            write_image(image, path)
     return CaseResult(job.case, job.output, found.volumes_ml, found.warnings)
 
 

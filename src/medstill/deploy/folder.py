@@ -53,7 +53,8 @@ def predict_folder(
     summary.open(overwrite=options.overwrite)
 
     def finish(case: _Case) -> CaseResult:
-        result = replace(_result(case), number=jobs.index(case.job) + 1, count=len(jobs))
+        made = _result(case, overwrite=options.overwrite)
+        result = replace(made, number=jobs.index(case.job) + 1, count=len(jobs))
         summary.add(case.job, result)
         report(result)
         return result
@@ -86,8 +87,10 @@ class _Case:
 
 
 def _read(job: Job, summary: FolderSummary, overwrite: bool) -> _Case:
-    if not overwrite and all(path.exists() for path in job.outputs):
-        return _Case(job, result=_kept(job, summary))
+    there = [] if overwrite else [path for path in job.outputs if path.exists()]
+    kept = _kept(job, there, summary) if there else None
+    if kept is not None:
+        return _Case(job, result=kept)
     return _attempt(job, lambda: _Case(job, scan=_whole(job)))
 
 
@@ -104,10 +107,10 @@ def _segmented(case: _Case, segmenter: Segmenter) -> _Case:
     return _attempt(case.job, lambda: _Case(case.job, found=segmenter.scan(scan)))
 
 
-def _result(case: _Case) -> CaseResult:
-    if case.found is not None:
-        found = case.found
-        case = _attempt(case.job, lambda: _Case(case.job, result=write_case(case.job, found)))
+def _result(case: _Case, *, overwrite: bool) -> CaseResult:
+    job, found = case.job, case.found
+    if found is not None:
+        case = _attempt(job, lambda: _Case(job, result=write_case(job, found, overwrite=overwrite)))
     assert case.result is not None
     return case.result
 
@@ -123,19 +126,22 @@ def _attempt(job: Job, step: Callable[[], _Case]) -> _Case:
         return _Case(job, result=CaseResult(job.case, job.output, {}, error=message))
 
 
-def _kept(job: Job, summary: FolderSummary) -> CaseResult:
+def _kept(job: Job, there: Sequence[Path], summary: FolderSummary) -> CaseResult | None:
+    """What becomes of a case of which some outputs exist; None if only the others are missing."""
     known = summary.known(job)
     if known is None or known.error is not None:
         note = (
-            f"'{job.output}' was there before and is not known to come from this model; it was "
+            f"'{there[0]}' was there before and is not known to come from this model; it was "
             "left as it is. Remove it, or allow it to be replaced (--overwrite)."
         )
         return CaseResult(job.case, job.output, {}, (note,), skipped=True)
     if known.inputs != input_files(job):
         changed = (
-            f"'{job.inputs[0]}' is not the file any more that '{job.output}' was made of; the old "
-            "labels were left. Remove them, or allow them to be replaced (--overwrite)."
+            f"'{job.inputs[0]}' is not the file any more that '{there[0]}' was made of; what was "
+            "made of the old one was left. Remove it, or allow it to be replaced (--overwrite)."
         )
         return CaseResult(job.case, job.output, {}, error=changed, skipped=True)
+    if len(there) < len(job.outputs):
+        return None
     volumes = summary.in_order(known.volumes_ml)
     return CaseResult(job.case, job.output, volumes, known.warnings, skipped=True)

@@ -90,9 +90,10 @@ class FolderSummary:
         return {name: volumes_ml[name] for name in self._classes if name in volumes_ml}
 
     def add(self, job: Job, result: CaseResult) -> None:
-        """Note a result; of a case that was left as it was nothing changes."""
+        """Note a result; of a case whose labels were left as they were nothing changes."""
         name = job.output.name
-        if result.skipped and name in self._cases:
+        failed_beside_labels = result.error is not None and job.output.exists()
+        if name in self._cases and (result.skipped or failed_beside_labels):
             return
         self._cases[name] = KnownCase(
             case=result.case,

@@ -82,7 +82,7 @@ def predict_path(
     )
     check_outputs([job])
     check_absent(job.outputs, options)
-    result = write_case(job, segmenter.files(job.inputs))
+    result = write_case(job, segmenter.files(job.inputs), overwrite=options.overwrite)
     report(result)
     return (result,)
 
