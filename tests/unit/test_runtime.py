@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from medstill.deploy.contract import METADATA_KEY
 from medstill.deploy.runtime import load_model
-from medstill.errors import ModelFileError, ShapeError
+from medstill.errors import ConfigError, ModelFileError, ShapeError
 
 
 def write(path, metadata, **changes):
@@ -54,7 +54,7 @@ def test_a_size_that_the_network_cannot_take_is_refused(tmp_path, capfd):
 
 
 def test_threads_must_be_positive(path):
-    with pytest.raises(ModelFileError, match=r"threads must be 1 or more.*got 0"):
+    with pytest.raises(ConfigError, match=r"threads must be 1 or more.*got 0"):
         load_model(path, threads=0)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medstill.deploy.contract import Contract
 from medstill.deploy.devices import CPU, check_running, provider_of
 from medstill.deploy.metadata import INPUT_NAME, OUTPUT_NAME, contract_in, read_content, text_of
-from medstill.errors import ModelFileError, ShapeError
+from medstill.errors import ConfigError, ModelFileError, ShapeError
 from medstill.runs import cores
 
 _SILENT: Final = 4
@@ -87,13 +87,13 @@ def load_model(path: Path | str, *, threads: int | None = None, device: str = CP
         device: `cpu`, or another one of `medstill.deploy.devices`.
 
     Raises:
-        ConfigError: The device is not available.
+        ConfigError: The device is not available, or the threads are less than one.
         ModelFileError: The file is missing, damaged, not ours, of another contract version, or
             its network does not fit its contract.
     """
     path = Path(path)
     if threads is not None and threads < 1:
-        raise ModelFileError(f"threads must be 1 or more, or None for all cores; got {threads}.")
+        raise ConfigError(f"threads must be 1 or more, or None for all cores; got {threads}.")
     content = read_content(path)
     contract = contract_in(text_of(content, path), path)
     calls, each = _division(threads or cores(), contract) if device == CPU else (1, 1)

@@ -31,7 +31,7 @@ from medstill.deploy.calls import (
 from medstill.deploy.restoring import Plane, Restorer, probabilities
 from medstill.deploy.screening import warnings_of
 from medstill.deploy.stopwatch import Stopwatch, TimedVolume
-from medstill.errors import DataError
+from medstill.errors import ConfigError, DataError
 from medstill.patches.sweep import Tiling, sweep
 from medstill.volumes.arriving import Arriving, arrived
 from medstill.volumes.components import largest_components
@@ -68,6 +68,13 @@ class SegmentOptions:
     largest_component: bool = False
     keep_probabilities: bool = False
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.overlap < 1 and self.batch_size >= 1):
+            raise ConfigError(
+                "Expected an overlap from 0 to below 1 and a batch_size of 1 or more, got "
+                f"{self.overlap} and {self.batch_size}."
+            )
 
 
 @dataclass(frozen=True)

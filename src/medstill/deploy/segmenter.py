@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from medstill.deploy.calls import Float32Array
 from medstill.deploy.contract import Contract
 from medstill.deploy.devices import CPU
+from medstill.deploy.given import scan_of_array, scan_of_image
 from medstill.deploy.runtime import load_model
 from medstill.deploy.segmentation import Segmentation, SegmentOptions, segment
 from medstill.deploy.stopwatch import Stopwatch
-from medstill.errors import ConfigError, GeometryError, ShapeError
-from medstill.volumes.arriving import Arriving, arrived, opened
+from medstill.errors import ConfigError, GeometryError
+from medstill.volumes.arriving import Arriving, opened
 
 
 class Model(Protocol):
@@ -110,21 +111,21 @@ class Segmenter:
         Raises:
             DataError: The file cannot be read, or has other channels than the model.
             GeometryError: An array has no spacing, or an image that has one is given another.
-            ShapeError: The array has other axes.
+            IntensityError: The image or array holds something else than finite numbers.
+            ShapeError: The array has other axes, or no voxels.
         """
-        is_array = not isinstance(image, Path | str | sitk.Image)
-        if is_array != (spacing_zyx_mm is not None):
+        has_grid = isinstance(image, Path | str | sitk.Image)
+        if has_grid == (spacing_zyx_mm is not None):
             raise GeometryError(
                 "Expected spacing_zyx_mm (in mm) with an array and only with it: an image has its "
                 f"own. Got {type(image).__name__} and spacing_zyx_mm={spacing_zyx_mm}."
             )
+        channels = self.contract.preparation.channels
         if isinstance(image, Path | str):
             return self.files((Path(image),))
         if isinstance(image, sitk.Image):
-            return self.scan(arrived(image))
-        assert spacing_zyx_mm is not None
-        channels = self.contract.preparation.channels
-        return self.scan(arrived(_image_of(image, channels, spacing_zyx_mm)))
+            return self.scan(scan_of_image(image))
+        return self.scan(scan_of_array(image, channels, spacing_zyx_mm))
 
     def files(self, paths: Sequence[Path]) -> Segmentation:
         """Segment one scan, one file a channel; reading goes on beside the network.
@@ -142,26 +143,3 @@ class Segmenter:
             DataError: See `files`.
         """
         return segment(scan, self.model, self.contract.preparation, self.options, watch)
-
-
-def _image_of(
-    array: NDArray[Any], channels: int, spacing_zyx_mm: tuple[float, float, float]
-) -> sitk.Image:
-    many = channels > 1
-    if array.ndim != 3 + many or (many and len(array) != channels):
-        axes = f"(C, Z, Y, X) with C = {channels}" if many else "(Z, Y, X)"
-        raise ShapeError(
-            f"Expected an array of the axes {axes}, got one of shape {array.shape}. Give a picture "
-            "as one slice."
-        )
-    if not all(0 < step < float("inf") for step in spacing_zyx_mm):
-        raise GeometryError(
-            f"Expected a positive spacing in mm for each axis, got {spacing_zyx_mm} (z, y, x)."
-        )
-    if many:
-        image = sitk.Compose([sitk.GetImageFromArray(channel) for channel in array])
-    else:
-        image = sitk.GetImageFromArray(array)
-    image.SetSpacing(tuple(float(step) for step in spacing_zyx_mm[::-1]))
-    opened: sitk.Image = image
-    return opened

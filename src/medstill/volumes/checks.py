@@ -85,10 +85,10 @@ def truncated(path: Path, expected: str, found: str) -> UnreadableFileError:
     )
 
 
-def not_finite(path: Path) -> IntensityError:
-    """The error for a file that holds something else than numbers."""
+def not_finite(source: str) -> IntensityError:
+    """The error for a file, an image or an array that holds something else than numbers."""
     return IntensityError(
-        f"'{path}' holds NaN or Inf: expected finite numbers in every voxel. "
+        f"{source} holds NaN or Inf: expected finite numbers in every voxel. "
         "Replace them (for example by the value of the background) and try again."
     )
 
@@ -202,7 +202,7 @@ def _read_through(file: gzip.GzipFile | BufferedReader, header: _NiftiHeader, pa
             continue
         part = part[: len(part) // header.floats.itemsize * header.floats.itemsize]
         if not np.isfinite(np.frombuffer(part, header.floats)).all():
-            raise not_finite(path)
+            raise not_finite(f"'{path}'")
     return length
 
 

@@ -86,7 +86,7 @@ def check_values(image: sitk.Image, path: Path) -> None:
     """
     low, high = _range(image)
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise not_finite(path)
+        raise not_finite(f"'{path}'")
     if low == high:
         raise IntensityError(
             f"'{path}' is constant: expected an image, found {low:g} in every voxel. "
