@@ -250,6 +250,7 @@ def export(
 
     Raises:
         ConfigError: The name does not fit the format, or there is nothing to tune.
+        StorageError: Nothing can be written there.
         ModelFileError: The exported network does not agree with the trained one.
     """
     out, file = Path(out), Path(file)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -55,6 +57,22 @@ def check_no_input(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
                 f"The output '{output}' would overwrite an input. "
                 "Choose another folder or name for the output."
             )
+
+
+def demand_writable(path: Path, *, folder: bool = False) -> None:
+    """Find out before a long work whether its file, or its folder, can be written at the end.
+
+    Nothing is left behind, and nothing that exists is touched.
+
+    Raises:
+        StorageError: It can not.
+    """
+    with storage_errors(path):
+        if path.is_dir() and not folder:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        place = next(parent for parent in path.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=place):
+            pass
 
 
 def _told_by_the_system(error: BaseException) -> OSError | None:

@@ -12,13 +12,21 @@ import torch
 from test_export import contract, images, trained
 from torch import nn
 
+import medstill
 from medstill.config import NetworkConfig
 from medstill.deploy import openvino_ir
 from medstill.deploy.contract import METADATA_KEY, read_contract
 from medstill.deploy.export import Evidence, ExportOptions
 from medstill.deploy.formats import export_network
 from medstill.deploy.verification import Trial
-from medstill.errors import ConfigError, MissingExtraError, ModelFileError
+from medstill.errors import (
+    ConfigError,
+    MissingExtraError,
+    ModelFileError,
+    RunError,
+    StorageError,
+    UnknownNameError,
+)
 from medstill.networks import build, run
 
 CLASSES = 4
@@ -149,3 +157,37 @@ def test_without_openvino_the_pip_command_is_told(network, evidence, tmp_path, m
     with pytest.raises(MissingExtraError, match=r"pip install 'medstill\[openvino\]'"):
         export_network(network, contract(classes=CLASSES), tmp_path / "ir", evidence, OPENVINO)
     assert list(tmp_path.iterdir()) == []
+
+
+def refused(file, error, match, **options):
+    """The refusal of an export, and that it came before the run was so much as looked at."""
+    with pytest.raises(error, match=match):
+        medstill.export(file.parent / "no-run", file, options=ExportOptions(**options))
+
+
+def test_a_place_that_takes_no_file_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder.onnx").mkdir()
+    tuned = {"precision": "int8", "tune": 5}
+    refused(tmp_path / "file" / "m.onnx", StorageError, "Cannot write '.*m.onnx'", **tuned)
+    refused(tmp_path / "folder.onnx", StorageError, "folder.onnx': Is a directory", **tuned)
+    refused(tmp_path / "file" / "ir", StorageError, "Cannot write '.*ir'", format="openvino")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder.onnx"]
+
+
+def test_a_place_that_does_not_exist_yet_is_no_fault(tmp_path):
+    refused(tmp_path / "new" / "one" / "m.onnx", RunError, "cannot be read")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("format", "package"), [("openvino", "openvino"), ("monai", "nibabel")])
+def test_a_missing_package_is_told_before_any_work(tmp_path, monkeypatch, format, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    refused(tmp_path / "x", MissingExtraError, rf"medstill\[{format}\]", format=format)
+
+
+def test_names_that_there_are_not_are_answered_with_those_there_are():
+    with pytest.raises(UnknownNameError, match=r"'tflite'.* There are: monai, onnx, openvino"):
+        ExportOptions(format="tflite")
+    with pytest.raises(UnknownNameError, match=r"'int16'.*mean 'int8'.* There are: fp32, int8"):
+        ExportOptions(precision="int16")

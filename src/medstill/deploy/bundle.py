@@ -37,7 +37,8 @@ METADATA_FILE: Final = Path("configs") / "metadata.json"
 _WEIGHTS_FILE: Final = "model.pt"
 """The weights of `model.ts` once more: MONAI's layout asks for a file of this name."""
 
-_NEEDED: Final = ("monai", "nibabel")
+NEEDED: Final = ("monai", "nibabel")
+"""Packages of the extra `monai`."""
 
 
 def export_bundle(
@@ -70,7 +71,7 @@ def export_bundle(
     agreed = contract.model_copy(update={"precision": "fp32", "verification": None})
     demand_expressible(agreed.preparation)
     with _quiet(), atomic_folder(path) as draft:
-        for name in _NEEDED:
+        for name in NEEDED:
             require(name, "monai")
         _save(_traced(inference, agreed, evidence.examples[0]), draft / "models")
         _write(draft, agreed, None)

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 import onnx
@@ -38,7 +38,7 @@ from medstill.deploy.verification import (
     demand_agreement,
     verify,
 )
-from medstill.errors import ModelFileError, ShapeError
+from medstill.errors import ModelFileError, ShapeError, unknown_name
 from medstill.runs import atomic
 
 Images = Sequence[NDArray[np.floating]]
@@ -62,6 +62,12 @@ class ExportOptions:
     verify: bool = True
     format: Format = "onnx"
     tune: int = 0
+
+    def __post_init__(self) -> None:
+        if self.format not in get_args(Format):
+            raise unknown_name("format of models", self.format, get_args(Format))
+        if self.precision not in get_args(Precision):
+            raise unknown_name("precision", self.precision, get_args(Precision))
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from typing import Final
 
 from torch import nn
 
-from medstill.deploy.bundle import export_bundle
+from medstill.deploy.bundle import NEEDED, export_bundle
 from medstill.deploy.contract import Contract, Format, Precision
 from medstill.deploy.export import Evidence, ExportOptions, ExportReport, export_onnx
 from medstill.deploy.openvino_ir import export_openvino
-from medstill.errors import ConfigError
+from medstill.errors import ConfigError, require
+from medstill.storage import demand_writable
 
 Write = Callable[[nn.Module, Contract, Path, Evidence, ExportOptions], ExportReport]
 
@@ -26,31 +27,37 @@ class Form:
         write: Writes a network, verified, or nothing.
         suffix: Of the file; None if it is a folder.
         precisions: Those that it can be written in.
+        needs: Packages of an extra, which is called `extra`.
     """
 
     write: Write
     suffix: str | None
     precisions: tuple[Precision, ...] = ("fp32", "int8")
+    needs: tuple[str, ...] = ()
+    extra: str = ""
 
 
 FORMATS: Final[dict[Format, Form]] = {
     "onnx": Form(export_onnx, ".onnx"),
-    "openvino": Form(export_openvino, None),
-    "monai": Form(export_bundle, None, precisions=("fp32",)),
+    "openvino": Form(export_openvino, None, needs=("openvino",), extra="openvino"),
+    "monai": Form(export_bundle, None, ("fp32",), needs=NEEDED, extra="monai"),
 }
 
 
 def check_target(path: Path, options: ExportOptions) -> None:
-    """Refuse a name that does not fit the format, or options that contradict, before any work.
+    """Refuse before any work what would only fail at its end.
 
     Raises:
         ConfigError: The file has another suffix, the folder is there already, the format does not
             have the precision, or a network is to be tuned that does not leave in 8 bits.
+        MissingExtraError: The format needs a package that is not installed.
+        StorageError: Nothing can be written there.
     """
-    suffix, precisions = FORMATS[options.format].suffix, FORMATS[options.format].precisions
-    if options.precision not in precisions:
+    form = FORMATS[options.format]
+    suffix = form.suffix
+    if options.precision not in form.precisions:
         raise ConfigError(
-            f"The format '{options.format}' takes the precision {' or '.join(precisions)}, got "
+            f"The format '{options.format}' takes the precision {' or '.join(form.precisions)}, got "
             f"'{options.precision}'. Change --precision, or leave the format at 'onnx'."
         )
     if options.tune < 0 or (options.tune and options.precision != "int8"):
@@ -65,6 +72,9 @@ def check_target(path: Path, options: ExportOptions) -> None:
             f"The format '{options.format}' is a folder, and '{path}' is there already. Give a new "
             "name, or delete it first."
         )
+    demand_writable(path, folder=suffix is None)
+    for package in form.needs:
+        require(package, form.extra)
 
 
 def export_network(
@@ -73,8 +83,7 @@ def export_network(
     """Write a network and its contract in the format of `options`; see `export_onnx`.
 
     Raises:
-        ConfigError: The name does not fit the format.
-        MissingExtraError: The format needs a package that is not installed.
+        ConfigError, MissingExtraError, StorageError: See `check_target`.
         ModelFileError: The network cannot be exported, or what was written disagrees with
             PyTorch; nothing is left behind.
     """
