@@ -89,7 +89,10 @@ def benchmark(
     from medstill import handover, terminal, terminal_predict
     from medstill.deploy.benchmark import benchmark as measure
     from medstill.runs import write_json
+    from medstill.storage import demand_writable
 
+    if output is not None:
+        demand_writable(output)
     found = measure(
         models,
         source,
@@ -99,6 +102,6 @@ def benchmark(
         warm_up=warm_up,
         slices=slices,
     )
+    terminal_predict.show_benchmark(terminal.console(), found)
     if output is not None:
         write_json(output, found.model_dump(mode="json"))
-    terminal_predict.show_benchmark(terminal.console(), found)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from medstill import cli, handover
 from medstill.deploy.benchmark import PHASES, benchmark, drawn_ct, spread
 from medstill.deploy.contender import place_of
-from medstill.errors import ConfigError, ModelFileError
+from medstill.errors import ConfigError, ModelFileError, StorageError
 from tiny_onnx import write
 
 
@@ -78,3 +78,24 @@ def test_the_drawn_ct_is_as_hard_to_store_as_a_ct(tmp_path):
     size = (tmp_path / "ct.nii.gz").stat().st_size
     assert 0.3 < size / (2 * 512 * 512 * 2) < 0.7
     assert drawn_ct(1, 0.8).GetSpacing()[:2] == (0.8, 0.8)
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file" / "found.json", tmp_path):
+        arguments = ["benchmark", str(tmp_path / "no-model.onnx"), "-o", str(place)]
+        error = CliRunner().invoke(cli.app, arguments).exception
+        assert isinstance(error, StorageError)
+        assert str(error).startswith(f"Cannot write '{place}': ")
+
+
+def test_the_table_is_printed_before_the_file_is_written(tmp_path, monkeypatch):
+    def full(path, _):
+        raise StorageError(f"No space left while writing '{path}'.")
+
+    monkeypatch.setattr("medstill.runs.write_json", full)
+    model = write(tmp_path / "model.onnx")
+    arguments = ["benchmark", str(model), "--rounds", "1", "--slices", "1", "--threads", "1"]
+    result = CliRunner().invoke(cli.app, [*arguments, "-o", str(tmp_path / "found.json")])
+    assert isinstance(result.exception, StorageError)
+    assert "model.onnx (onnxruntime, random)" in result.output
