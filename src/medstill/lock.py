@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,11 @@ from medstill.links import PREPARED, link_file, prepared_folder
 from medstill.processes import demand_guard
 from medstill.runs import LOCK_FILE, read_study
 from medstill.storage import storage_errors
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Where those who start the processes of one training, Lightning among them, number them."""
@@ -39,6 +44,22 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Let whoever changes a folder's summary do so one after the other, each for a moment.
+
+    It leaves no file and needs Python alone. Where a system or a file system has no locks for
+    folders nobody waits, so the block must do little harm when two are in it at once.
+    """
+    with ExitStack() as stack:
+        if fcntl is not None:
+            with suppress(OSError):
+                handle = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, handle)  # which also ends the turn
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def demand_free(folder: Path) -> None:

@@ -76,9 +76,10 @@ def test_a_changed_image_is_told_and_its_old_labels_are_left(scans, tmp_path):
 def test_foreign_labels_are_left_where_only_the_probabilities_are_missing(scans, tmp_path):
     there = write(tmp_path / "out" / "a.nii.gz")
     before = there.read_bytes()
-    (result,) = predict_path(model(), scans, tmp_path / "out", PROBABILITIES)
-    assert (result.skipped, result.error) == (True, None)
-    assert "a.nii.gz' was there before and is not known" in result.warnings[0]
+    for options in (PROBABILITIES, PredictOptions(), PROBABILITIES):
+        (result,) = predict_path(model(), scans, tmp_path / "out", options)
+        assert (result.skipped, result.error) == (True, None)
+        assert "a.nii.gz' was there before and is not known" in result.warnings[0]
     assert there.read_bytes() == before
     assert not (tmp_path / "out" / "a_probabilities.nii.gz").exists()
 

@@ -129,7 +129,7 @@ def _attempt(job: Job, step: Callable[[], _Case]) -> _Case:
 def _kept(job: Job, there: Sequence[Path], summary: FolderSummary) -> CaseResult | None:
     """What becomes of a case of which some outputs exist; None if only the others are missing."""
     known = summary.known(job)
-    if known is None or known.error is not None:
+    if known is None or not known.is_made:
         note = (
             f"'{there[0]}' was there before and is not known to come from this model; it was "
             "left as it is. Remove it, or allow it to be replaced (--overwrite)."

@@ -13,7 +13,9 @@ from medstill.deploy.cases import CaseResult, PredictOptions
 from medstill.deploy.contract import Contract
 from medstill.deploy.files import Job
 from medstill.errors import RunError
+from medstill.lock import in_turn
 from medstill.runs import read_json, write_json
+from medstill.storage import storage_errors
 
 SUMMARY_FILE: Final = "volumes.json"
 """Written into the output folder of a folder of files."""
@@ -36,6 +38,11 @@ class KnownCase(Record):
     warnings: tuple[str, ...]
     error: str | None
 
+    @property
+    def is_made(self) -> bool:
+        """Whether its label file was made by this model; one that was left alone has no volumes."""
+        return self.error is None and bool(self.volumes_ml)
+
 
 class _Content(Record):
     """The file. Cases go by the name of their label file: `a.nii.gz` and `a.mha` are both `a`."""
@@ -46,7 +53,11 @@ class _Content(Record):
 
 
 class FolderSummary:
-    """The summary of one output folder, written anew with each result."""
+    """The summary of one output folder, written anew with each result.
+
+    Several processes may predict into one folder, each a part of the images: what the others have
+    noted meanwhile is kept.
+    """
 
     def __init__(self, folder: Path, contract: Contract, options: PredictOptions) -> None:
         self._path = folder / SUMMARY_FILE
@@ -74,35 +85,61 @@ class FolderSummary:
                 damaged; not with `overwrite`.
             StorageError: It cannot be written.
         """
-        if self._path.exists() and not overwrite:
-            found = self._read()
-            self._demand_equal("another model", found.model, self._model)
-            self._demand_equal("other options", found.options, self._options)
-            self._cases = dict(found.cases)
-        self._write()
+        folder = self._path.parent
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with in_turn(folder):
+            try:
+                self._cases = self._there()
+            except RunError:
+                if not overwrite:
+                    raise
+            self._write()
 
     def known(self, job: Job) -> KnownCase | None:
-        """What is known of a case, its error included."""
-        return self._cases.get(job.output.name)
+        """What is known of a case, its error included.
+
+        Raises:
+            RunError: The folder has become another model's, or its summary is damaged.
+        """
+        name = job.output.name
+        return self._cases[name] if name in self._cases else self._there().get(name)
 
     def in_order(self, volumes_ml: Mapping[str, float]) -> dict[str, float]:
         """Volumes by class in the order of the classes, which the file does not keep."""
         return {name: volumes_ml[name] for name in self._classes if name in volumes_ml}
 
     def add(self, job: Job, result: CaseResult) -> None:
-        """Note a result; of a case whose labels were left as they were nothing changes."""
+        """Note a result; of a case whose labels were left as they were nothing changes.
+
+        Raises:
+            RunError: The folder has become another model's, or its summary is damaged.
+            StorageError: It cannot be written.
+        """
         name = job.output.name
         failed_beside_labels = result.error is not None and job.output.exists()
         if name in self._cases and (result.skipped or failed_beside_labels):
             return
-        self._cases[name] = KnownCase(
+        noted = KnownCase(
             case=result.case,
             inputs=input_files(job),
             volumes_ml=result.volumes_ml,
             warnings=result.warnings,
             error=result.error,
         )
-        self._write()
+        with in_turn(self._path.parent):
+            # Where nobody waits, an entry may have been lost: what is known here comes back.
+            self._cases = {**self._cases, **self._there(), name: noted}
+            self._write()
+
+    def _there(self) -> dict[str, KnownCase]:
+        """The cases that the folder knows by now."""
+        if not self._path.exists():
+            return {}
+        found = self._read()
+        self._demand_equal("another model", found.model, self._model)
+        self._demand_equal("other options", found.options, self._options)
+        return found.cases
 
     def _read(self) -> _Content:
         try:

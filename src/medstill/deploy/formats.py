@@ -54,10 +54,10 @@ def check_target(path: Path, options: ExportOptions) -> None:
         StorageError: Nothing can be written there.
     """
     form = FORMATS[options.format]
-    suffix = form.suffix
-    if options.precision not in form.precisions:
+    suffix, precisions = form.suffix, form.precisions
+    if options.precision not in precisions:
         raise ConfigError(
-            f"The format '{options.format}' takes the precision {' or '.join(form.precisions)}, got "
+            f"The format '{options.format}' takes the precision {' or '.join(precisions)}, got "
             f"'{options.precision}'. Change --precision, or leave the format at 'onnx'."
         )
     if options.tune < 0 or (options.tune and options.precision != "int8"):
