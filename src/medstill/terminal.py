@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from medstill.printed import p_text, percent
@@ -28,8 +27,9 @@ if TYPE_CHECKING:
 
 
 def console() -> Console:
-    """Where the commands print; a file or a pipe gets lines as long as they need to be."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    """Where the commands print, [brackets] too; a file or a pipe gets lines of any length."""
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    return Console(highlight=False, markup=False, width=width)
 
 
 def show_estimate(out: Console, study: Study, found: Estimate) -> None:
@@ -63,7 +63,7 @@ def show_training(out: Console, results: Mapping[str, Mapping[str, Any]]) -> Non
             f"{result['facts']['parameters']:,}",
             str(result["best_step"]),
             f"{result['best_dice']:.3f}",
-            escape(", ".join(result["collapsed"])) or "-",
+            ", ".join(result["collapsed"]) or "-",
         )
     out.print(table)
 
@@ -106,7 +106,7 @@ def show_scores(out: Console, scores: ModelScores) -> None:
             for metric in ("dice", "iou", "hd95_mm", "assd_mm", "nsd")
         ]
         count = str(len(scores.per_patient(name, "dice")))
-        table.add_row(escape(name), count, *means, str(scores.count("missed", name)))
+        table.add_row(name, count, *means, str(scores.count("missed", name)))
     out.print(table)
     out.print("Values are compared as they are: value 1 of one mask with value 1 of the other.")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 
 from medstill.terminal import new_table
 
@@ -32,7 +31,7 @@ def show_inspection(out: Console, found: Inspection) -> None:
     for label in found.labels:
         volume = "-" if label.ml is None else f"{label.ml:.1f}"
         row = (str(label.value), str(label.cases), f"{label.voxels:,}", f"{label.share:.2%}")
-        table.add_row(escape(label.name), *row, volume)
+        table.add_row(label.name, *row, volume)
     out.print(table)
     for note in found.notes:
         out.print(f"note: {note}", markup=False, soft_wrap=True)

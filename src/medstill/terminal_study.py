@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from medstill.printed import percent
 from medstill.terminal import duration, interval_text, new_table
 
@@ -28,7 +30,7 @@ def show_status(out: Console, found: GridState) -> None:
     """How every run of a study stands."""
     table = new_table("run", "state", "networks")
     for run in found.runs:
-        state = f"[{STYLES[run.state]}]{run.state}[/]"
+        state = Text(run.state, style=STYLES[run.state])
         table.add_row(run.name, state, f"{run.trained} of {run.networks}")
     out.print(table)
     for run in found.runs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from typer.testing import CliRunner
 from medstill import cli, handover
 from medstill.deploy.benchmark import PHASES, benchmark, drawn_ct, spread
 from medstill.deploy.contender import place_of
+from medstill.deploy.export import ExportReport
 from medstill.errors import ConfigError, ModelFileError, StorageError
+from medstill.terminal import console, show_export
+from medstill.terminal_predict import show_benchmark
 from tiny_onnx import write
 
 
@@ -99,3 +103,19 @@ def test_the_table_is_printed_before_the_file_is_written(tmp_path, monkeypatch):
     result = CliRunner().invoke(cli.app, [*arguments, "-o", str(tmp_path / "found.json")])
     assert isinstance(result.exception, StorageError)
     assert "model.onnx (onnxruntime, random)" in result.output
+
+
+def test_names_in_brackets_are_printed_as_they_are(tmp_path, capsys):
+    model = write(tmp_path / "c[v1].onnx")
+    found = benchmark(
+        [str(model)], None, open_model=handover.open_model, threads=1, rounds=1, slices=1
+    )
+    show_benchmark(console(), found.model_copy(update={"source": "scan [/y].nii.gz"}))
+    printed = capsys.readouterr().out
+    assert printed.startswith("scan [/y].nii.gz, 512 x 512 x 1 voxels")
+    assert "c[v1].onnx (onnxruntime, random)" in printed
+
+
+def test_the_name_of_an_export_is_printed_as_it_is(capsys):
+    show_export(console(), ExportReport(Path("o[/x]") / "c[v1].onnx", 2048, 18, "fp32", ()))
+    assert capsys.readouterr().out.startswith("o[/x]/c[v1].onnx: 2 KiB, fp32")

@@ -143,7 +143,22 @@ def test_the_numbers_that_studies_have_are_read(kind):
         (setting("preparation", "spacing_zyx_mm", [1, float("nan"), 1]), "spacing_zyx_mm"),
         (setting("preparation", "classes", ["one"]), "found 1 with 1 different"),
         (setting("preparation", "classes", ["a", "a"]), "found 2 with 1 different"),
-        (setting("preparation", "classes", ["a", "b\x1b[2J", "c"]), "no control characters"),
+        (
+            setting("preparation", "classes", ["a", "b\x1b[2J", "c"]),
+            "preparation.classes must have no control characters",
+        ),
+        (
+            setting("network", "name", "x\x1b]0;y\x07\x1b[2J"),
+            "network.name must have no control characters",
+        ),
+        (
+            setting("intended_use", "For\x9b2Jall"),
+            "intended_use must have no control characters",
+        ),
+        (
+            setting("scores", "dice_by_class", {"a\nb": 0.5}),
+            "scores.dice_by_class must have no control characters",
+        ),
         (setting("preparation", "intensity", []), "1 to 64 channels expected, found 0"),
         (setting("preparation", "seen", "intensity", []), "seen must have"),
         (setting("preparation", "intensity", 0, "kind", "magic"), "intensity 'magic'"),

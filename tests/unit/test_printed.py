@@ -58,7 +58,7 @@ def printed(confidence=0.95, classes=("spleen", "b"), collapsed=(), arms=("contr
     ]
     summary = summarise(entries, EvaluationConfig(resamples=999, confidence=confidence))
     out = io.StringIO()
-    terminal.show_summary(Console(file=out, width=200, highlight=False), summary)
+    terminal.show_summary(Console(file=out, width=200, highlight=False, markup=False), summary)
     return out.getvalue()
 
 
@@ -76,7 +76,7 @@ def test_names_of_classes_are_no_markup_in_the_terminal():
     assert "COLLAPSED in compact control: cyst [/left], cyst [left]" in text
     out = io.StringIO()
     result = {"facts": {"parameters": 1}, "best_step": 1, "best_dice": 0.5, "collapsed": names}
-    terminal.show_training(Console(file=out, width=200), {"teacher": result})
+    terminal.show_training(Console(file=out, width=200, markup=False), {"teacher": result})
     assert "cyst [/left], cyst [left]" in out.getvalue()
 
 
@@ -88,7 +88,9 @@ def test_a_collapse_is_told_of_a_training_and_not_of_its_filtered_scores():
 
 def test_the_end_of_a_run_names_its_models(tmp_path):
     out = io.StringIO()
-    terminal.show_page(Console(file=out, width=40), Path("a [b].html"), [Path("m [x].onnx")])
+    terminal.show_page(
+        Console(file=out, width=40, markup=False), Path("a [b].html"), [Path("m [x].onnx")]
+    )
     assert out.getvalue().splitlines() == [
         "Model: m [x].onnx (medstill predict m [x].onnx SCAN LABELS)",
         "Report: a [b].html",

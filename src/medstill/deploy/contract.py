@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -145,6 +145,9 @@ class Contract(Record):
         wrong = [text for holds, text in _demands(self.preparation) if not holds]
         if wrong:
             raise ValueError("preparation: " + "; ".join(wrong))
+        places = [place for place, text in _texts(self.model_dump()) if _CONTROL.search(text)]
+        if places:
+            raise ValueError(f"{places[0]} must have no control characters")
         foreground = len(self.preparation.classes) - 1
         if len(self.terms) != foreground:
             raise ValueError(
@@ -152,6 +155,19 @@ class Contract(Record):
                 f"{len(self.terms)}"
             )
         return self
+
+
+def _texts(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every text with its place; names within a mapping are texts too."""
+    if isinstance(node, str):
+        yield place, node
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            yield place, key
+            yield from _texts(value, f"{place}.{key}".removeprefix("."))
+    elif isinstance(node, tuple | list):
+        for part in node:
+            yield from _texts(part, place)
 
 
 def logit_channels(classes: int) -> int:
@@ -240,10 +256,6 @@ def _demands(preparation: Preparation) -> list[tuple[bool, str]]:
             2 <= len(classes) <= MOST_CLASSES and len(set(classes)) == len(classes),
             f"2 to {MOST_CLASSES} different classes expected, found {len(classes)} with "
             f"{len(set(classes))} different names",
-        ),
-        (
-            not any(_CONTROL.search(name) for name in classes),
-            "class names must have no control characters",
         ),
         (
             1 <= channels <= MOST_CHANNELS,

@@ -81,7 +81,7 @@ def watch(folder: Path, console: Console, look: Look | None = None) -> Iterator[
             yield
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
