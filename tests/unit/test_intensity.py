@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 
 from medstill.config import DataConfig, IntensityConfig
 from medstill.errors import ConfigError, IntensityError, UnknownNameError
-from medstill.volumes.intensity import INTENSITIES, percentiles_of, resolve, scale
+from medstill.volumes import intensity
+from medstill.volumes.intensity import INTENSITIES, percentiles_of, resolve, sampled, scale
 from medstill.volumes.records import ChannelIntensity, Dataset
 
 
@@ -133,3 +135,17 @@ def test_wrong_numbers_and_names_are_refused():
         resolved("mr", kind="percentile")
     with pytest.raises(ConfigError, match="ct, mr, colour, gray, found 'pet'"):
         resolved("pet")
+
+
+@pytest.mark.parametrize("shape", [(977, 8, 8), (60, 16, 12), (31, 10, 50), (7, 9, 11)])
+def test_a_sample_has_its_share_of_every_row_and_column(shape, monkeypatch):
+    monkeypatch.setattr(intensity, "SAMPLED", math.prod(shape) // 8)
+    for axis in range(3):
+        counts = np.bincount(sampled(np.indices(shape)[axis]), minlength=shape[axis])
+        assert counts.max() - counts.min() <= 2
+        assert math.prod(shape) // 16 <= counts.sum() <= math.prod(shape) // 4
+
+
+def test_the_sample_of_a_small_volume_is_all_of_it():
+    raw = np.arange(7 * 9 * 11).reshape(7, 9, 11)
+    np.testing.assert_array_equal(sampled(raw), raw.ravel())

@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 
 from medstill.volumes.arriving import Arriving
 from medstill.volumes.geometry import canonical_spacing_zyx_mm
-from medstill.volumes.intensity import percentiles_of
+from medstill.volumes.intensity import percentiles_of, sampled
 from medstill.volumes.records import Geometry, Seen
 
 SPACING_TOLERANCE: Final = 0.05
 """Share by which spacing may leave the range of training before there is a warning."""
 INTENSITY_TOLERANCE: Final = 0.1
 """The same for intensities, as a share of that range's width."""
-MOST_SAMPLED: Final = 500_000
 
 
 def warnings_of(scan: Arriving, seen: Seen | None) -> tuple[str, ...]:
@@ -45,9 +44,7 @@ def _intensity_warnings(raw_CZYX: NDArray[Any], seen: Seen | None) -> Iterator[s
     if seen is None:
         return
     for channel, (raw_ZYX, (least, most)) in enumerate(zip(raw_CZYX, seen.intensity, strict=True)):
-        values = raw_ZYX.ravel()
-        sample = values[:: max(1, values.size // MOST_SAMPLED)]
-        low, high = percentiles_of(sample, (1.0, 99.0))
+        low, high = percentiles_of(sampled(raw_ZYX), (1.0, 99.0))
         slack = INTENSITY_TOLERANCE * (most - least)
         if low < least - slack or high > most + slack:
             yield (

@@ -5,9 +5,10 @@ Intensities are scaled on the raw grid, before resampling, and per volume; 0 is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from medstill.errors import ConfigError, IntensityError, unknown_name
 from medstill.volumes.records import ChannelIntensity, Dataset, FloatArray
 
 Bounds = tuple[float, float]
+
+SAMPLED: Final = 500_000
+"""Voxels that stand for a volume; see `sampled`."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,17 @@ def percentiles_of(values: NDArray[Any], percent: Bounds) -> Bounds:
         # The difference of two neighbours overflows their type; that of their halves fits.
         found = np.percentile(values.astype(np.float64) / 2, percent) * 2
     return float(found[0]), float(found[1])
+
+
+def sampled(raw_ZYX: NDArray[Any]) -> NDArray[Any]:
+    """Every n-th voxel, about `SAMPLED` of them: enough for percentiles that no label depends on.
+
+    n has no factor in common with the number of voxels, so that each row and column has its share.
+    """
+    step = max(1, raw_ZYX.size // SAMPLED)
+    while math.gcd(step, raw_ZYX.size) > 1:
+        step += 1
+    return raw_ZYX.ravel()[::step]
 
 
 def _type_range(raw_ZYX: NDArray[Any], _: Bounds) -> Bounds:

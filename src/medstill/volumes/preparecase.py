@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from medstill.config import content_hash
 from medstill.errors import GeometryError, IntensityError, RunError
 from medstill.volumes.geometry import array_CZYX, spacing_zyx_mm
-from medstill.volumes.intensity import INTENSITIES, percentiles_of
+from medstill.volumes.intensity import INTENSITIES, percentiles_of, sampled
 from medstill.volumes.io import content_hash_of, read_pair
 from medstill.volumes.labels import LabelMapping
 from medstill.volumes.preparation import prepare_image, prepare_label
@@ -31,8 +31,6 @@ FORMAT = 1
 """Raise it when the same configuration begins to give other arrays."""
 UNSCALED_FORMAT = 2
 """The same where a channel is not scaled: at 1 it was stored as float16."""
-
-_MOST_SAMPLED = 500_000
 
 
 @dataclass(frozen=True)
@@ -138,12 +136,7 @@ def _finished(folder: Path, key: str) -> StoredCase | None:
 
 
 def _raw_range(image: sitk.Image) -> Ranges:
-    ranges = []
-    for raw in array_CZYX(image):
-        # Every n-th voxel: percentiles of half a million are exact enough for a warning.
-        sample = raw.ravel()[:: max(1, raw.size // _MOST_SAMPLED)]
-        ranges.append(percentiles_of(sample, (1, 99)))
-    return tuple(ranges)
+    return tuple(percentiles_of(sampled(raw_ZYX), (1, 99)) for raw_ZYX in array_CZYX(image))
 
 
 def _voxels_by_class(label_ZYX: LabelArray, classes: int) -> tuple[int, ...]:
