@@ -15,10 +15,14 @@ from test_predict import l_shape, model, write
 
 from medstill.deploy.cases import CaseResult, PredictOptions
 from medstill.deploy.predict import predict_path
-from medstill.errors import DataError, LayoutError, RunError
+from medstill.errors import DataError, GeometryError, LayoutError, RunError
 from medstill.terminal_predict import show_case
 
 PROBABILITIES = PredictOptions(keep_probabilities=True)
+
+
+def never(array):
+    raise AssertionError(f"computed {array.shape}")
 
 
 @pytest.fixture
@@ -200,3 +204,36 @@ def test_names_are_printed_as_they_are(tmp_path):
     told = out.file.getvalue()
     assert told.startswith("ct[arterial]: ")
     assert "x[/o].mha: [/nope] 1.0 ml" in told
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
+def test_a_volume_does_not_go_into_a_picture(scans, tmp_path, name):
+    with pytest.raises(
+        GeometryError, match=rf"{name}' is a picture, .*a\.nii\.gz' has 17\. Choose"
+    ):
+        predict_path(model(function=never), scans / "a.nii.gz", tmp_path / name, PROBABILITIES)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_stack_of_pictures_is_told_to_become_a_volume(tmp_path):
+    (tmp_path / "in").mkdir()
+    stack = sitk.GetImageFromArray(l_shape().astype(np.uint8))
+    sitk.WriteImage(stack, tmp_path / "in" / "b.tif")
+    write(tmp_path / "in" / "a.nii.gz")
+    good, bad = predict_path(model(), tmp_path / "in", tmp_path / "out")
+    assert good.error is None
+    assert "out/b.tif' is a picture, which holds one slice" in bad.error
+    assert "--format nifti" in bad.error
+    options = PredictOptions(format="nifti")
+    assert not any(one.error for one in predict_path(model(), tmp_path / "in", tmp_path, options))
+
+
+@pytest.mark.parametrize("name", ["Y.NII.GZ", "y.Nii", "y.MHA"])
+def test_endings_in_capitals_that_cannot_be_written_are_refused(scans, tmp_path, name):
+    with pytest.raises(DataError, match=rf"{name}' cannot be written .* in small letters.*Rename"):
+        predict_path(model(function=never), scans / "a.nii.gz", tmp_path / name)
+
+
+def test_endings_in_capitals_that_can_be_written_are_taken(scans, tmp_path):
+    predict_path(model(), scans / "a.nii.gz", tmp_path / "y.NRRD")
+    assert sitk.ReadImage(tmp_path / "y.NRRD").GetSize() == (31, 23, 17)

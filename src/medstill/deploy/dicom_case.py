@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from medstill.deploy.cases import DICOM_SEG, NIFTI, CaseResult, PredictOptions, check_absent
-from medstill.deploy.files import probability_file
+from medstill.deploy.files import check_slices, probability_file
 from medstill.errors import DataError
 from medstill.storage import check_no_input
 from medstill.volumes.dicom import choose_series, read_series
@@ -66,6 +66,7 @@ def predict_series(
     check_absent(paths, options)
     image = read_series(series)
     check_values(image.image, source)
+    check_slices(label, source, image.image.GetSize()[2])
     found = segmenter(image.image)
     # The label comes last: where it is, the case is finished.
     for output in outputs:

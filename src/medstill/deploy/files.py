@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from medstill.errors import DataError, LayoutError
+from medstill.errors import DataError, GeometryError, LayoutError
 from medstill.storage import check_no_input
 from medstill.volumes.checks import is_dicom
 from medstill.volumes.io import IMAGE_SUFFIXES, is_flat, stem_of, suffix_of
 
 _LOSSLESS: Final = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff")
 _NIFTI: Final = (".nii.gz", ".nii")
+_SMALL: Final = (*_NIFTI, ".mha")
+"""Endings that ITK does not know in capitals."""
 _CHANNEL: Final = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 
 
@@ -83,10 +85,7 @@ def single_job(
         LayoutError: The folder is empty.
         DataError: The format of the output cannot hold labels.
     """
-    inputs: tuple[Path, ...] = (source,)
-    case = stem_of(source)
-    if not source.is_dir() and channels > 1:
-        case, inputs = _with_siblings(source, channels)
+    case, inputs = _scan(source, channels)
     if source.is_dir() and not any(source.iterdir()):
         raise LayoutError(
             f"The folder '{source}' is empty: expected images ({', '.join(IMAGE_SUFFIXES)}) or one "
@@ -100,13 +99,23 @@ def single_job(
                 f"{', '.join(endings)}, found '{suffix_of(target)}'. Choose .nii.gz, or .png for "
                 "a picture."
             )
+        if suffix_of(target) in _SMALL and not target.name.endswith(suffix_of(target)):
+            raise DataError(
+                f"'{target}' cannot be written under this name: expected the ending "
+                f"'{suffix_of(target)}' in small letters, since ITK writes no other. Rename it."
+            )
         return Job(case, inputs, target, probabilities)
     return Job(case, inputs, target / _output_name(case, source, nifti), probabilities)
 
 
-def _with_siblings(source: Path, channels: int) -> tuple[str, tuple[Path, ...]]:
-    """The case of a channel file and all its channels, or the file alone."""
-    files = image_files(source.parent) if source.is_file() else ()
+def scan_files(source: Path, channels: int) -> tuple[Path, ...]:
+    """The files of one scan: a channel file `CASE_0000` with the other channels beside it."""
+    return _scan(source, channels)[1]
+
+
+def _scan(source: Path, channels: int) -> tuple[str, tuple[Path, ...]]:
+    """A case and its files; anything but one of a complete set of channel files is a case alone."""
+    files = image_files(source.parent) if channels > 1 and source.is_file() else ()
     for case, inputs in _cases(files, channels):
         if source in inputs:
             return case, inputs
@@ -172,6 +181,19 @@ def _cases(files: Iterable[Path], channels: int) -> list[tuple[str, tuple[Path, 
         else:
             found.extend((stem_of(path), (path,)) for path in group.values())
     return sorted(found)
+
+
+def check_slices(output: Path, source: Path, slices: int) -> None:
+    """Demand that labels of so many slices go into a file, before they are computed.
+
+    Raises:
+        GeometryError: The output is a picture, and there are several.
+    """
+    if is_flat(output) and slices != 1:
+        raise GeometryError(
+            f"The output '{output}' is a picture, which holds one slice, but '{source}' has "
+            f"{slices}. Choose a name that ends with .nii.gz, or a folder and --format nifti."
+        )
 
 
 def check_outputs(jobs: Sequence[Job]) -> None:

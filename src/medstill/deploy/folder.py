@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medstill.deploy.cases import NIFTI, CaseResult, PredictOptions, write_case
-from medstill.deploy.files import Job, check_outputs, folder_jobs
+from medstill.deploy.files import Job, check_outputs, check_slices, folder_jobs
 from medstill.deploy.foldersummary import FolderSummary, input_files
 from medstill.deploy.segmentation import Segmentation
 from medstill.deploy.segmenter import Segmenter
@@ -96,6 +96,7 @@ def _read(job: Job, summary: FolderSummary, overwrite: bool) -> _Case:
 
 def _whole(job: Job) -> Arriving:
     with opened(job.inputs) as scan:
+        check_slices(job.output, job.inputs[0], len(scan.raw_CZYX[0]))
         scan.whole()
         return scan
 

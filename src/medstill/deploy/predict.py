@@ -11,11 +11,12 @@ from pathlib import Path
 from medstill.deploy.calls import Network
 from medstill.deploy.cases import NIFTI, CaseResult, PredictOptions, check_absent, write_case
 from medstill.deploy.dicom_case import asks_for_dicom, predict_series
-from medstill.deploy.files import check_outputs, images_alone, single_job
+from medstill.deploy.files import check_outputs, check_slices, images_alone, single_job
 from medstill.deploy.folder import predict_folder
 from medstill.deploy.segmentation import Segmentation, segment
 from medstill.deploy.segmenter import Model, Segmenter
 from medstill.errors import DataError
+from medstill.volumes.arriving import opened
 from medstill.volumes.checks import is_dicom
 from medstill.volumes.io import suffix_of
 
@@ -82,7 +83,10 @@ def predict_path(
     )
     check_outputs([job])
     check_absent(job.outputs, options)
-    result = write_case(job, segmenter.files(job.inputs), overwrite=options.overwrite)
+    with opened(job.inputs) as scan:
+        check_slices(job.output, source, len(scan.raw_CZYX[0]))
+        found = segmenter.scan(scan)
+    result = write_case(job, found, overwrite=options.overwrite)
     report(result)
     return (result,)
 
