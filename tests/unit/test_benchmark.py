@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
+from dicom_factory import Plan, write_series
 from medstill import cli, handover
 from medstill.deploy.benchmark import PHASES, benchmark, drawn_ct, spread
 from medstill.deploy.contender import place_of
@@ -119,3 +120,29 @@ def test_names_in_brackets_are_printed_as_they_are(tmp_path, capsys):
 def test_the_name_of_an_export_is_printed_as_it_is(capsys):
     show_export(console(), ExportReport(Path("o[/x]") / "c[v1].onnx", 2048, 18, "fp32", ()))
     assert capsys.readouterr().out.startswith("o[/x]/c[v1].onnx: 2 KiB, fp32")
+
+
+def measured(model, source, **settings):
+    return benchmark(
+        [str(model)], source, open_model=handover.open_model, threads=1, rounds=1, **settings
+    )
+
+
+def test_a_model_of_several_channels_is_measured(tmp_path):
+    model = write(tmp_path / "model.onnx", channels=3)
+    assert measured(model, None, slices=2, warm_up=0).size_xyz == (512, 512, 2)
+    image = sitk.GetImageFromArray(np.arange(5 * 23 * 31, dtype=np.int16).reshape(5, 23, 31))
+    files = [tmp_path / f"a_000{channel}.nii.gz" for channel in range(3)]
+    for file in files:
+        sitk.WriteImage(image, file)
+    found = measured(model, files[0], warm_up=0)
+    assert (found.source, found.size_xyz) == ("a_0000.nii.gz", (31, 23, 5))
+    assert found.file_mb == pytest.approx(sum(file.stat().st_size for file in files) / 1e6)
+
+
+def test_a_dicom_folder_is_as_large_as_its_files(tmp_path):
+    write_series(tmp_path / "series", Plan())
+    found = measured(write(tmp_path / "model.onnx"), tmp_path / "series", warm_up=0)
+    sizes = [file.stat().st_size for file in (tmp_path / "series").iterdir()]
+    assert len(sizes) > 1
+    assert found.file_mb == pytest.approx(sum(sizes) / 1e6)

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from medstill.deploy.quantise import quantise
 from medstill.deploy.runtime import load_model
 from medstill.deploy.segmenter import Segmenter
-from medstill.errors import ConfigError, GeometryError, IntensityError, ShapeError
+from medstill.errors import ConfigError, DataError, GeometryError, IntensityError, ShapeError
 from tiny_onnx import write
 
 SPACING = (2.5, 2.7, 1.4)
@@ -133,3 +133,21 @@ def test_three_numbers_may_come_in_any_sequence(segmenter, spacing):
 def test_numbers_out_of_range_are_refused_before_any_image(path, wrong, told):
     with pytest.raises(ConfigError, match=told):
         Segmenter(path, **wrong)
+
+
+def test_the_other_channels_are_found_beside_a_channel_file(tmp_path):
+    segmenter = Segmenter(write(tmp_path / "model.onnx", channels=2), threads=1)
+    array = np.stack([values(np.int16), values(np.int16)[::-1]])
+    for channel, raw in enumerate(array):
+        sitk.WriteImage(image_of(raw), tmp_path / f"a_000{channel}.nii.gz")
+    expected = label(segmenter(array, spacing_zyx_mm=SPACING))
+    for channel in range(2):
+        found = segmenter(tmp_path / f"a_000{channel}.nii.gz")
+        np.testing.assert_array_equal(label(found), expected)
+
+
+def test_a_channel_file_alone_is_told_what_is_missing(tmp_path):
+    segmenter = Segmenter(write(tmp_path / "model.onnx", channels=2), threads=1)
+    sitk.WriteImage(image_of(values()), tmp_path / "a_0000.nii.gz")
+    with pytest.raises(DataError, match=r"2 channel.*CASE_0000, CASE_0001, \.\.\. side by side"):
+        segmenter(tmp_path / "a_0000.nii.gz")

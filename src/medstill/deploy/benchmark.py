@@ -21,6 +21,7 @@ import SimpleITK as sitk
 
 from medstill.config import Record
 from medstill.deploy.contender import Introduction, Open, Round, place_of, serve, serve_gemm
+from medstill.deploy.files import scan_files
 from medstill.errors import ConfigError, ModelFileError
 from medstill.runs import cores, versions
 from medstill.volumes.io import read_image, write_image
@@ -28,6 +29,8 @@ from medstill.volumes.io import read_image, write_image
 EDGE: Final = 512
 """Pixels of the edge of a drawn slice."""
 PATIENCE_S: Final = 5.0
+_DRAWN: Final = "drawn-ct_{:04d}.nii.gz"
+"""Named as files of channels are, which those of a model of one channel may be too."""
 PHASES: Final = ("read", "prepare", "network", "restore", "write")
 
 _ONE_THREAD: Final = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -104,8 +107,9 @@ def benchmark(
     Args:
         models: Exported files, or run folders, which are computed by PyTorch; `FOLDER:STUDENT`
             names a student, or the teacher.
-        source: The scan; None draws a CT of `slices` slices of 512 x 512 pixels, whose spacing
-            makes one patch of the first model of each slice.
+        source: The scan, one of its files if it has one a channel; None draws a CT of `slices`
+            slices of 512 x 512 pixels and of as many channels as the first model takes, whose
+            spacing makes one patch of that model of each slice.
         open_model: Opens a model; it is called in other processes, so it must have a name.
         threads: Threads of each model; None takes all cores.
         rounds: How often every model is measured.
@@ -123,8 +127,8 @@ def benchmark(
         )
     threads = threads or cores()
     with contextlib.ExitStack() as stack:
-        drawn = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "drawn-ct.nii.gz"
-        place = source or drawn
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        place = source or folder / _DRAWN.format(0)
         gemm = stack.enter_context(_child(serve_gemm, ()))
         children = [
             stack.enter_context(_child(serve, (open_model, model, place, threads)))
@@ -132,7 +136,10 @@ def benchmark(
         ]
         said = [_answer(child, model) for child, model in zip(children, models, strict=True)]
         if source is None:
-            write_image(drawn_ct(slices, said[0].patch_mm / EDGE), drawn)
+            drawn = drawn_ct(slices, said[0].patch_mm / EDGE)
+            for channel in range(said[0].channels):
+                write_image(drawn, folder / _DRAWN.format(channel))
+        files = scan_files(place, said[0].channels)
         played = [_play(gemm, children, models) for _ in range(warm_up + rounds)]
         played = played[warm_up:]
         gemm_gmacs = spread([rate / 1e9 for rate, _ in played])
@@ -146,7 +153,7 @@ def benchmark(
             ),
             source="drawn CT" if source is None else source.name,
             size_xyz=_size_of(place),
-            file_mb=place.stat().st_size / 1e6,
+            file_mb=sum(map(_bytes_of, files)) / 1e6,
             rounds=rounds,
             warm_up=warm_up,
             models=tuple(
@@ -261,6 +268,12 @@ def _summed_up(
 def _size_of(source: Path) -> tuple[int, int, int]:
     x, y, z = read_image(source).GetSize()
     return x, y, z
+
+
+def _bytes_of(source: Path) -> int:
+    """The size of a file, or of all files of a folder."""
+    files = source.rglob("*") if source.is_dir() else (source,)
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _cpu_name() -> str:

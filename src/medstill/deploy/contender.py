@@ -19,6 +19,7 @@ import numpy as np
 
 from medstill.config import Record
 from medstill.deploy.cases import PredictOptions
+from medstill.deploy.files import scan_files
 from medstill.deploy.segmenter import Model, Segmenter
 from medstill.deploy.stopwatch import Stopwatch
 from medstill.errors import MedstillError
@@ -54,6 +55,7 @@ class Introduction(Record):
     network: str
     parameters: int
     macs: int
+    channels: int
     patch_mm: float
     """Extent of a patch along x."""
     load_s: float
@@ -103,6 +105,7 @@ def _introduction(model: Model, load_s: float, threads: int) -> Introduction:
         network=network.name,
         parameters=network.parameters,
         macs=network.macs,
+        channels=preparation.channels,
         patch_mm=preparation.patch_zyx[2] * preparation.spacing_zyx_mm[2],
         load_s=load_s,
         # A network of PyTorch takes them all.
@@ -112,11 +115,12 @@ def _introduction(model: Model, load_s: float, threads: int) -> Introduction:
 
 def _round(model: Model, source: Path) -> Round:
     segmenter, watch = Segmenter(model), Stopwatch()
+    files = scan_files(source, model.contract.preparation.channels)
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         with watch.phase("read"):
-            arriving = stack.enter_context(opened((source,)))
+            arriving = stack.enter_context(opened(files))
         found = segmenter.scan(arriving, watch)
         watch.seconds["read"] += arriving.read_s
         with watch.phase("write"):

@@ -121,8 +121,8 @@ def segment(
     if len(arriving.raw_CZYX) != preparation.channels:
         raise DataError(
             f"Expected an image of {preparation.channels} channel(s), as in training, found "
-            f"{len(arriving.raw_CZYX)}. Channels in files of their own are named "
-            "CASE_0000, CASE_0001, ... and lie in one folder."
+            f"{len(arriving.raw_CZYX)}. Name channels in files of their own CASE_0000, CASE_0001, "
+            "... side by side, all of them and no more, and give one of them."
         )
     waited_s = arriving.waited_s
     with watch.phase(PREPARE):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medstill.deploy.calls import Float32Array
 from medstill.deploy.contract import Contract
 from medstill.deploy.devices import CPU
+from medstill.deploy.files import scan_files
 from medstill.deploy.given import scan_of_array, scan_of_image
 from medstill.deploy.runtime import load_model
 from medstill.deploy.segmentation import Segmentation, SegmentOptions, segment
@@ -103,7 +104,8 @@ class Segmenter:
         """Segment one image.
 
         Args:
-            image: A file or a DICOM folder; an image, 3-D, one component a channel; or raw values
+            image: A file or a DICOM folder, of a channel file `CASE_0000` the other channels are
+                found beside it; an image, 3-D, one component a channel; or raw values
                 as an array `(Z, Y, X)`, or `(C, Z, Y, X)` for a model of several channels, whose z
                 grows to the head, y to the back and x to the left of the patient (LPS).
             spacing_zyx_mm: Distance of neighbouring voxels; for an array, and only for it.
@@ -122,7 +124,7 @@ class Segmenter:
             )
         channels = self.contract.preparation.channels
         if isinstance(image, Path | str):
-            return self.files((Path(image),))
+            return self.files(scan_files(Path(image), channels))
         if isinstance(image, sitk.Image):
             return self.scan(scan_of_image(image))
         return self.scan(scan_of_array(image, channels, spacing_zyx_mm))
