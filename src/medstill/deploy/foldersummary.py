@@ -117,8 +117,9 @@ class FolderSummary:
             StorageError: It cannot be written.
         """
         name = job.output.name
-        failed_beside_labels = result.error is not None and job.output.exists()
-        if name in self._cases and (result.skipped or failed_beside_labels):
+        before = self._cases.get(name)
+        failed = result.error is not None
+        if before and (result.skipped or (failed and before.is_made and job.output.exists())):
             return
         noted = KnownCase(
             case=result.case,
