@@ -9,10 +9,11 @@ import pytest
 from grid_scores import entry
 from rich.console import Console
 
-from medstill import terminal
+from medstill import terminal, terminal_study
 from medstill.config import EvaluationConfig
 from medstill.evaluation.comparison import summarise
 from medstill.printed import p_text, percent
+from medstill.study.status import GridState, RunState
 
 
 @pytest.mark.parametrize(
@@ -95,3 +96,15 @@ def test_the_end_of_a_run_names_its_models(tmp_path):
         "Model: m [x].onnx (medstill predict m [x].onnx SCAN LABELS)",
         "Report: a [b].html",
     ]
+
+
+def test_states_are_colours_and_not_markup(capsys):
+    found = GridState(
+        name="smoke",
+        runs=(RunState(name="a [b]", state="finished", trained=3, networks=3),),
+        trainings={},
+        left_s=None,
+    )
+    terminal_study.show_status(terminal.console(), found)
+    row = next(line for line in capsys.readouterr().out.splitlines() if "3 of 3" in line)
+    assert row.split("3 of 3")[0].split() == ["a", "[b]", "finished"]
