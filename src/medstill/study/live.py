@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from rich.progress import (
 
 from medstill.errors import RunError
 from medstill.runs import DRAFT_PREFIX, is_log_shown, read_json
+from medstill.study.repeating import repeated
 
 INTERVAL_S = 1.0
 LINES_S = 60.0
@@ -75,9 +75,9 @@ def watch(folder: Path, console: Console, look: Look | None = None) -> Iterator[
     if is_log_shown():
         yield
         return
-    found, stop = look or partial(look_below, folder), threading.Event()
+    found = look or partial(look_below, folder)
     if not console.is_terminal:
-        with _beside(threading.Thread(target=_tell, args=(found, console, stop)), stop):
+        with repeated(partial(_tell, found, console), LINES_S):
             yield
         return
     columns = (
@@ -89,25 +89,14 @@ def watch(folder: Path, console: Console, look: Look | None = None) -> Iterator[
         TimeElapsedColumn(),
     )
     view = Progress(*columns, console=console, transient=True)
-    with view, _beside(threading.Thread(target=_follow, args=(found, view, stop)), stop):
+    bars: dict[Path, TaskID] = {}
+    with view, repeated(partial(_follow, found, view, bars), INTERVAL_S):
         yield
 
 
-@contextmanager
-def _beside(thread: threading.Thread, stop: threading.Event) -> Iterator[None]:
-    thread.daemon = True
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _tell(look: Look, console: Console, stop: threading.Event) -> None:
-    while not stop.wait(LINES_S):
-        for line in _lines(look):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+def _tell(look: Look, console: Console) -> None:
+    for line in _lines(look):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _lines(look: Look) -> Iterator[str]:
@@ -129,20 +118,18 @@ def _lines(look: Look) -> Iterator[str]:
         yield f"{name}: step {report['step']} of {report['steps']}, {rate:.2f} steps/s, {left} left"
 
 
-def _follow(look: Look, view: Progress, stop: threading.Event) -> None:
-    bars: dict[Path, TaskID] = {}
-    while not stop.wait(INTERVAL_S):
-        try:
-            seen = look()
-        except (OSError, RunError):
-            # Folders of drafts come and go while the tree is walked.
-            continue
-        for path in set(bars) - set(seen.bars) - {_ALL}:
-            view.remove_task(bars.pop(path))
-        if seen.headline is not None:
-            _show_headline(seen.headline, view, bars)
-        for path, name in seen.bars.items():
-            _show(path, name, view, bars)
+def _follow(look: Look, view: Progress, bars: dict[Path, TaskID]) -> None:
+    try:
+        seen = look()
+    except (OSError, RunError):
+        # Folders of drafts come and go while the tree is walked.
+        return
+    for path in set(bars) - set(seen.bars) - {_ALL}:
+        view.remove_task(bars.pop(path))
+    if seen.headline is not None:
+        _show_headline(seen.headline, view, bars)
+    for path, name in seen.bars.items():
+        _show(path, name, view, bars)
 
 
 def _is_draft(path: Path) -> bool:

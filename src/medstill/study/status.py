@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from medstill.study.folder import (
     run_folder,
 )
 from medstill.study.live import PROGRESS_FILE, Headline, View, read_report
+from medstill.study.repeating import repeated
 
 ALIVE_FILE = "running"
 FOLD, PRETRAINING = "fold-", "pretraining"
@@ -82,23 +82,18 @@ class GridState(Record):
 @contextmanager
 def alive(root: Path) -> Iterator[None]:
     """Let others see that the grid of a folder is being computed while the block runs."""
-    stop = threading.Event()
     path = root / ALIVE_FILE
     with storage_errors(path):
         path.touch()
 
     def beat() -> None:
-        while not stop.wait(BEAT_S):
-            with suppress(OSError):
-                path.touch()
+        with suppress(OSError):
+            path.touch()
 
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
     try:
-        yield
+        with repeated(beat, BEAT_S):
+            yield
     finally:
-        stop.set()
-        thread.join()
         path.unlink(missing_ok=True)
 
 
