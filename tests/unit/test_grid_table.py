@@ -84,6 +84,12 @@ def test_the_mixed_view_has_a_column_for_each_fold_seed_and_source(summary):
     assert head[7:] == ["sd by patient", "sd by fold", "sd by seed", "sd by rest"]
     assert lines[2][:3] == ["loss-kl compact", "distilled - control", "Dice"]
     assert lines[2][3:5] == ["+0.065 (4)", "+0.105 (4)"]
+    other = summary.model_copy(update={"gains": tuple(reversed(summary.gains))})
+    turned = [gain.model_copy(update={"levels": gain.levels[::-1]}) for gain in other.gains]
+    head, _ = rows(
+        table_markdown(other.model_copy(update={"gains": tuple(turned)}), FACTS), "sd by patient"
+    )
+    assert head[3:7] == ["fold 0", "fold 1", "seed 0", "seed 1"], "whichever row comes first"
 
 
 def test_classes_have_dice_and_distance(summary):

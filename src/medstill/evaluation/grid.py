@@ -179,10 +179,15 @@ def _notes(table: Table) -> Iterator[str]:
     everywhere: dict[tuple[str, ...], set[Unit]] = {}
     for row, _, group in groups:
         everywhere.setdefault(row.axes, set()).update(group)
-    for row, arm, group in groups:
-        lacking = _places(everywhere[row.axes] - group.keys(), everywhere[row.axes])
-        if lacking:
-            yield f"{row.name}, {arm}: not scored for {'; '.join(lacking)}."
+    for row, arms in table.items():
+        lacking: dict[str, list[str]] = {}
+        for arm in (arm for arm in arms if arm != "teacher"):
+            places = _places(everywhere[row.axes] - arms[arm].keys(), everywhere[row.axes])
+            lacking.setdefault("; ".join(places), []).append(arm)
+        for where, named in lacking.items():
+            if where:
+                which = f", {', '.join(named)}" if len(lacking) > 1 else ""
+                yield f"{row.name}{which}: not scored for {where}."
     # A run by itself has no fold, which is no further fold of the grid's rows.
     folds: dict[tuple[tuple[str, ...], str], set[object]] = {}
     for row, _, group in groups:

@@ -203,7 +203,8 @@ def _gains(summary: GridSummary) -> list[str]:
 
 def _mixed(summary: GridSummary) -> list[str]:
     """The mixed view: each gain by fold and seed, and what its variation comes from."""
-    columns = list(dict.fromkeys((v.axis, v.value) for gain in summary.gains for v in gain.levels))
+    found = {(v.axis, v.value) for gain in summary.gains for v in gain.levels}
+    columns = sorted(found, key=lambda column: (column[0], len(column[1]), column[1]))
     sources = [s for s in SOURCES if any(s in gain.spread for gain in summary.gains)]
     if not columns and not sources:
         return []
