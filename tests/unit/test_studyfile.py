@@ -36,7 +36,7 @@ def test_a_file_becomes_a_study(file):
         ("training.learning_rate=1e-3", lambda s: s.training.learning_rate == 0.001),
         ("training.augmentation.mirror=[y, x]", lambda s: len(s.training.augmentation.mirror) == 2),
         ("students.1.width=0.25", lambda s: s.students[1].width == 0.25),
-        ("students.0={name: unet-t1}", lambda s: s.students[0].name == "unet-t1"),
+        ("students.0={name: unet-s2}", lambda s: s.students[0].name == "unet-s2"),
         ("seeds.1=5", lambda s: s.seeds == (0, 5)),
         ("distillation.cache=off", lambda s: s.distillation.cache == "off"),
         ("description=a=b", lambda s: s.description == "a=b"),
