@@ -127,15 +127,6 @@ def test_arms_scored_in_different_folds_are_compared_on_the_common_ones():
     assert found.notes == ("loss-kl compact, control: not scored for fold 2.",)
 
 
-def test_a_row_of_fewer_folds_is_told_once_for_all_its_arms():
-    entries = [
-        e
-        for e in grid(dice, folds=FOLDS, losses=("kl", "none"))
-        if not (e.values["loss"] == "none" and e.values["fold"] == "2")
-    ]
-    assert summary(entries).notes == ("loss-none compact: not scored for fold 2.",)
-
-
 def test_a_patient_that_one_arm_cannot_score_is_named():
     def absent(patient, fold, seed, arm, loss):
         if patient == "c":
