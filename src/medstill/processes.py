@@ -14,8 +14,8 @@ NO_GUARD = (
 )
 
 
-def worker_pool(workers: int, start: Callable[[], None]) -> ProcessPoolExecutor:
-    """Processes that share nothing with this one; each calls `start` first.
+def worker_pool(workers: int, start: Callable[[], object] | None = None) -> ProcessPoolExecutor:
+    """Processes that share nothing with this one; each calls `start` first, where it is given.
 
     Raises:
         RunError: See `demand_guard`.

@@ -1,21 +1,13 @@
 """What decides a training is in its key, and nothing else."""
 
 import pytest
+from test_designs import SPLIT as BASE
 
 from medstill.config import content_hash
 from medstill.refs import ModelRef
 from medstill.training.keys import student_key, teacher_key
-from medstill.volumes.records import Split
 
-SPLIT = Split(
-    train=("a", "b"),
-    student=("a",),
-    validation=("c",),
-    test=("d",),
-    patients={case: case for case in "abcd"},
-    data_hash="data",
-    unlabelled=("bare-1", "bare-2"),
-)
+SPLIT = BASE.model_copy(update={"unlabelled": ("bare-1", "bare-2")})
 FEWER = SPLIT.model_copy(update={"unlabelled": ("bare-1",), "left_out": ("bare-2",)})
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from medstill.config import IGNORE
 from medstill.errors import ConfigError, DataError, LabelError
 from medstill.evaluation.scores import CaseScore, ModelScores, save_scores, score_case
+from medstill.processes import worker_pool
 from medstill.storage import check_no_input
 from medstill.volumes.formats import IMAGE_SUFFIXES, is_flat, stem_of, suffix_of
 from medstill.volumes.geometry import array_CZYX, geometry_of, spacing_zyx_mm
@@ -239,6 +238,5 @@ def _map(
     count = min(workers or os.cpu_count() or 1, len(items))
     if count == 1:
         return [task(item) for item in items]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
+    with worker_pool(count) as pool:
         return list(pool.map(task, items))

@@ -12,11 +12,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
+from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 
 from medstill.config import Study
 from medstill.errors import MedstillError, RunError
+from medstill.processes import worker_pool
 from medstill.refs import most_at_once
 from medstill.runs import LOG_FORMAT, cores, is_log_shown, log_to
 from medstill.stages import Job, limit_threads
@@ -121,12 +123,10 @@ class _Processes:
 
     def _new_pool(self) -> ProcessPoolExecutor:
         settings = self.settings
-        return ProcessPoolExecutor(
-            max_workers=settings.workers,
-            mp_context=get_context("spawn"),
-            initializer=_begin_worker,
-            initargs=(settings.threads, settings.log_file, is_log_shown(), os.getpid()),
+        begin = partial(
+            _begin_worker, settings.threads, settings.log_file, is_log_shown(), os.getpid()
         )
+        return worker_pool(settings.workers, begin)
 
 
 def _death(job: Job) -> RunError:
