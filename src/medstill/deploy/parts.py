@@ -3,7 +3,9 @@
 onnxruntime computes 2-D convolutions on maps in blocks of channels. Maps are concatenated plain, so
 those that come in blocks are turned into plain ones and back, at full resolution in a U-Net's last
 join. The convolution of a concatenation is the sum of the convolutions of its parts; what is there
-in blocks stays in blocks, and the sum costs nothing: onnxruntime does it within the convolution.
+in blocks stays in blocks, and the sum costs nothing: onnxruntime does it within the convolution,
+where it knows that both maps are of one size. It cannot tell that from sizes that are free, so the
+file says it.
 """
 
 from __future__ import annotations
@@ -97,7 +99,15 @@ def _parts(node: Any, joined: Any, kernel: Any, counts: list[int], graph: Any) -
             made.append(helper.make_node("Add", [total, answer], [added], name=f"{added}.add"))
             answer = added
         total = answer
+        graph.value_info.append(_sized(made[-1 if not number else -2].output[0], node, kernel))
     return made
+
+
+def _sized(name: str, node: Any, kernel: Any) -> Any:
+    """A map of free size, which is that of all parts of one convolution."""
+    sizes = [f"{node.output[0]}.{axis}" for axis in ("batch", "y", "x")]
+    shape = [sizes[0], kernel.shape[0], *sizes[1:]]
+    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
 
 def _channels(model: onnx.ModelProto) -> dict[str, int]:
