@@ -55,6 +55,7 @@ class Plan:
     intercept: float = -1024.0
     slopes: tuple[float, ...] = (1.0,)
     seed: int = 0
+    image_type: str = "AXIAL"
 
     def order(self) -> list[int]:
         """Slice index of each instance."""
@@ -76,6 +77,17 @@ class Plan:
     def slope(self, index: int) -> float:
         """Rescale slope of a slice."""
         return self.slopes[index % len(self.slopes)]
+
+
+SCOUT = Plan(
+    size=(1, 40, 30),
+    row=(0.0, 1.0, 0.0),
+    column=(0.0, 0.0, -1.0),
+    spacing=(1.0, 1.0, 1.0),
+    uid="1.2.826.0.1.3680043.8.498.77",
+    description="Topogram",
+    image_type="LOCALIZER",
+)
 
 
 def write_series(folder: Path, plan: Plan) -> Path:
@@ -146,7 +158,7 @@ def _dataset(plan: Plan, sop_class: str, number: int) -> Any:
     data.AccessionNumber, data.ReferringPhysicianName = "A77", "Roe^Richard"
     data.StudyDescription, data.SeriesDescription = "Abdomen", plan.description
     data.Modality, data.SeriesNumber, data.Manufacturer = plan.modality, 4, "Factory"
-    data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    data.ImageType = ["ORIGINAL", "PRIMARY", plan.image_type]
     data.add_new(0x00090010, "LO", "FACTORY PRIVATE")
     data.add_new(0x00091001, "LO", "what nobody else needs")
     return data

@@ -9,6 +9,7 @@
     │   ├── IntensityError        NaN, Inf or a constant image
     │   ├── LabelError            missing labels, undeclared values, no foreground
     │   ├── LayoutError           the folder is of no known layout, or contradicts itself
+    │   ├── NothingToSegmentError a scout view, where slices were expected
     │   └── SplitError            patients cannot be split as asked
     ├── ShapeError                arrays or tensors of shapes that do not fit together
     ├── RunError                  a run folder is of another study, unfinished or damaged
@@ -62,6 +63,10 @@ class LabelError(DataError):
 
 class LayoutError(DataError):
     """A folder of no known layout, or one that contradicts itself."""
+
+
+class NothingToSegmentError(DataError):
+    """A scout view, where the slices of a volume were expected."""
 
 
 class SplitError(DataError):

@@ -11,7 +11,7 @@ from typing import Final
 
 from medstill.node import files
 from medstill.node.config import Peer, Waits
-from medstill.node.shelves import AGAIN, IMAGES, RECEIPT, RESULT, SENT, Shelves, short
+from medstill.node.shelves import AGAIN, IMAGES, NOTHING, RECEIPT, RESULT, SENT, Shelves, short
 from medstill.node.states import State
 
 log = logging.getLogger(__name__)
@@ -48,9 +48,13 @@ class Outbox:
     def pending(self, receiver: Peer) -> list[str]:
         """The series whose segmentation a receiver lacks."""
         mark = self._marks[receiver.aet]
-        keys = self._shelves.keys(State.OUTGOING)
+        places = [
+            self._shelves.place(State.OUTGOING, key) for key in self._shelves.keys(State.OUTGOING)
+        ]
         return [
-            key for key in keys if not (self._shelves.place(State.OUTGOING, key) / mark).exists()
+            place.name
+            for place in places
+            if not ((place / mark).exists() or (place / NOTHING).exists())
         ]
 
     def result(self, key: str) -> tuple[Path, Stamp]:
@@ -109,7 +113,8 @@ class Outbox:
 
     def _finish(self, key: str) -> None:
         place = self._shelves.place(State.OUTGOING, key)
-        if not all((place / mark).exists() for mark in self._marks.values()):
+        everywhere = all((place / mark).exists() for mark in self._marks.values())
+        if not (everywhere or (place / NOTHING).exists()):
             return
         instances = sorted(self._shelves.instances(State.OUTGOING, key))
         files.note(place / RECEIPT, json.dumps(instances))

@@ -4,6 +4,7 @@
     incoming/KEY/open                   a sender has not finished; see `arrivals`
     working/KEY/attempts                how often the model has begun
     outgoing/KEY/result.dcm, sent-AET   the segmentation, and who has it
+    outgoing/KEY/nothing                there was nothing to segment, so nothing is sent
     done/KEY/receipt.json               which instances it was made of
     done/KEY/again/INSTANCE.dcm         those that have come again after the images were deleted
     incoming/KEY/needed.json            those that must come again before it is complete
@@ -30,6 +31,7 @@ from medstill.node.states import State
 
 IMAGES: Final = "images"
 RESULT: Final = "result.dcm"
+NOTHING: Final = "nothing"
 RECEIPT: Final = "receipt.json"
 ATTEMPTS: Final = "attempts"
 REASON: Final = "reason.txt"
@@ -38,7 +40,7 @@ SENT: Final = "sent-"
 AGAIN: Final = "again"
 NEEDED: Final = "needed.json"
 EXPECTED: Final = "expected"
-_OF_LATER_STATES: Final = (ATTEMPTS, REASON, RECEIPT, RESULT, AGAIN)
+_OF_LATER_STATES: Final = (ATTEMPTS, REASON, RECEIPT, RESULT, NOTHING, AGAIN)
 
 _DRAFTS: Final = "drafts"
 _TRASH: Final = "trash"
@@ -162,7 +164,8 @@ class Shelves:
             if not self.instances(State.INCOMING, key) and not self.needed(key):
                 self.discard(self.place(State.INCOMING, key))
         for key in self.keys(State.OUTGOING):
-            if not (self.place(State.OUTGOING, key) / RESULT).exists():
+            place = self.place(State.OUTGOING, key)
+            if not ((place / RESULT).exists() or (place / NOTHING).exists()):
                 self.move(key, State.OUTGOING, State.READY)
         for key in self.keys(State.WORKING):
             if self.place(State.INCOMING, key).is_dir():

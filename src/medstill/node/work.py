@@ -8,14 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from medstill.errors import NothingToSegmentError
 from medstill.node import files
-from medstill.node.shelves import ATTEMPTS, IMAGES, REASON, RESULT, Shelves, short
+from medstill.node.shelves import ATTEMPTS, IMAGES, NOTHING, REASON, RESULT, Shelves, short
 from medstill.node.states import State
 
 log = logging.getLogger(__name__)
 
 Handle = Callable[[Path, Path], tuple[str, ...]]
-"""Segments the series in a folder into a DICOM file; returns warnings that name no patient."""
+"""Segments the series in a folder into a DICOM file; returns warnings that name no patient.
+
+It raises `NothingToSegmentError` for a series that is to be passed over.
+"""
 
 FULL_WAIT_S: Final = 5.0
 """Wait before the model is run again after it met a full disk."""
@@ -58,14 +62,25 @@ class Worker:
             return False
         key, folder = taken
         try:
-            warnings = self._handle(folder / IMAGES, folder / RESULT)
-            files.sync(folder / RESULT)
+            warnings, answer = self._answered(folder)
         except Exception as error:  # whatever a series does, the next one gets its turn
             return self._recover(key, error)
         for warning in warnings:
             log.warning("series %s: %s", short(key), warning)
-        self._pass_on(key)
+        self._pass_on(key, answer)
         return True
+
+    def _answered(self, folder: Path) -> tuple[tuple[str, ...], str]:
+        """Write the result of a series, or that there is none; warnings, and what to log."""
+        self._shelves.discard(folder / NOTHING)
+        try:
+            warnings = self._handle(folder / IMAGES, folder / RESULT)
+        except NothingToSegmentError:
+            self._shelves.discard(folder / RESULT)
+            files.note(folder / NOTHING)
+            return (), "nothing to segment"
+        files.sync(folder / RESULT)
+        return warnings, "segmented"
 
     def excuse(self) -> None:
         """The node ends while the model runs: that is no fault of the series."""
@@ -113,10 +128,10 @@ class Worker:
         log.error("the disk is full: the series wait")
         self._not_before_s = self._clock() + FULL_WAIT_S
 
-    def _pass_on(self, key: str) -> None:
+    def _pass_on(self, key: str, answer: str) -> None:
         with self._shelves.lock:
             if self._leave(key, State.OUTGOING) == State.OUTGOING:
-                log.info("series %s: segmented", short(key))
+                log.info("series %s: %s", short(key), answer)
 
     def _leave(self, key: str, state: State) -> State:
         """Bring a series from working into another state, or back to what came meanwhile."""

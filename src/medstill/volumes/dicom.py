@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import SimpleITK as sitk
 
-from medstill.errors import GeometryError, UnreadableFileError
+from medstill.errors import GeometryError, NothingToSegmentError, UnreadableFileError
 from medstill.volumes.dicom_headers import PIXEL_TAGS, Slice, read_header
 from medstill.volumes.dicom_pixels import read_pixels
 from medstill.volumes.dicom_stack import check_alike, sorted_along_normal
@@ -50,6 +50,11 @@ class SeriesInfo:
     def slices(self) -> int:
         """How many slices there are."""
         return sum(header.size[2] for header in self.headers)
+
+    @property
+    def is_scout(self) -> bool:
+        """Whether it holds scout views alone."""
+        return all(header.is_scout for header in self.headers)
 
 
 @dataclass(frozen=True)
@@ -98,10 +103,12 @@ def choose_series(folder: Path, wanted: str | None = None) -> SeriesInfo:
     Args:
         folder: A folder, those below it included; or a single file.
         wanted: A SeriesInstanceUID, a SeriesDescription, or a part of one (in any case); None
-            where there is one series, beside screenshots and the like without a place in space.
+            where there is one series, beside scout views, and beside screenshots and the like
+            without a place in space.
 
     Raises:
         UnreadableFileError: There is no series, or none such; or a damaged file.
+        NothingToSegmentError: There are scout views alone, and none was asked for.
         GeometryError: Several series fit; the message lists them.
     """
     found = find_series(folder)
@@ -110,7 +117,7 @@ def choose_series(folder: Path, wanted: str | None = None) -> SeriesInfo:
             f"'{folder}' holds no DICOM images: expected the files of one series. "
             "Check the folder; other formats are given as a file."
         )
-    fitting = _placed(found) if wanted is None else _fitting(found, wanted)
+    fitting = _volumes(folder, found) if wanted is None else _fitting(found, wanted)
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
@@ -127,7 +134,7 @@ def choose_series(folder: Path, wanted: str | None = None) -> SeriesInfo:
 
 
 def read_series(series: SeriesInfo) -> DicomImage:
-    """Read a DICOM series as a volume in physical space.
+    """Read a DICOM series as a volume in physical space; scout views beside slices are left out.
 
     Args:
         series: See `choose_series`.
@@ -138,6 +145,8 @@ def read_series(series: SeriesInfo) -> DicomImage:
             orientations or sizes, gantry tilt; or several files of many frames each.
         MissingExtraError: A file of many frames, and pydicom is not installed.
     """
+    slices = tuple(header for header in series.headers if not header.is_scout)
+    series = replace(series, headers=slices or series.headers)
     headers = series.headers
     if any(header.is_multiframe for header in headers):
         # Its geometry stands in functional groups, which GDCM reads of evenly spaced frames only.
@@ -161,6 +170,19 @@ def _fitting(found: Sequence[SeriesInfo], wanted: str) -> tuple[SeriesInfo, ...]
     text = wanted.casefold()
     same = tuple(one for one in found if wanted == one.uid or text == one.description.casefold())
     return same or tuple(one for one in found if text in one.description.casefold())
+
+
+def _volumes(folder: Path, found: tuple[SeriesInfo, ...]) -> tuple[SeriesInfo, ...]:
+    """The series that may be volumes."""
+    placed = _placed(found)
+    volumes = tuple(one for one in placed if not one.is_scout)
+    if volumes:
+        return volumes
+    raise NothingToSegmentError(
+        f"'{folder}' holds scout views alone (ImageType LOCALIZER): expected the slices of a "
+        "volume. Give the folder of another series, or name a scout by its SeriesInstanceUID to "
+        f"take it all the same (medstill predict: --series):{_rows(placed)}"
+    )
 
 
 def _placed(found: tuple[SeriesInfo, ...]) -> tuple[SeriesInfo, ...]:

@@ -17,6 +17,7 @@ TAGS = {
     "charset": "0008|0005",
     "frame_of_reference": "0020|0052",
     "class": "0008|0016",
+    "image_type": "0008|0008",
     "uid": "0020|000e",
     "description": "0008|103e",
     "modality": "0008|0060",
@@ -91,6 +92,11 @@ class Slice:
     def is_multiframe(self) -> bool:
         """Whether the file holds frames with a place of their own each."""
         return self.size[2] > 1 or bool(_ENHANCED.fullmatch(self.tags.get("class", "")))
+
+    @property
+    def is_scout(self) -> bool:
+        """Whether it is a localizer, also called scout view or topogram (PS3.3, C.8.2.1.1.1)."""
+        return "LOCALIZER" in self.tags.get("image_type", "").split("\\")
 
     @property
     def thickness_mm(self) -> float:
