@@ -93,7 +93,8 @@ def check(study: Study, data: AnyPath, *, skip_bad: bool = False) -> None:
     """
     data = Path(data)
     dataset = find_dataset(data, skip_bad=skip_bad)
-    check_division(dataset, study.split, study.label_fraction, study.teacher.folds)
+    split = check_division(dataset, study.split, study.label_fraction, study.teacher.folds)
+    scoring.warn_of_few(split, study)
     training.check_networks(study, draft_preparation(dataset, study.data))
 
 

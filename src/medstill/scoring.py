@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,23 @@ from medstill.volumes.labels import apply_mapping, resolve_labels
 from medstill.volumes.layouts import find_dataset
 from medstill.volumes.pictures import picture_of
 from medstill.volumes.preparecase import content_of
-from medstill.volumes.records import Case
+from medstill.volumes.records import Case, Split
+
+log = logging.getLogger(__name__)
 
 TEST = "test"
 RECONSTRUCTION_FILE = "reconstruction.json"
 COMPARISON_FILE = "comparison.json"
 MOST_PSNR_DB = 200.0
+
+
+def warn_of_few(split: Split, study: Study) -> None:
+    """Say before hours of training where the test patients are too few to show anything."""
+    patients = len({split.patients[case] for case in split.test})
+    comparisons = evaluation.comparisons_of(len(study.students), study.references)
+    said = evaluation.beyond_reach(patients, comparisons, study.evaluation.confidence)
+    if said:
+        log.warning("%s", said)
 
 
 def score(out: Path, ref: ModelRef, data: Path) -> None:

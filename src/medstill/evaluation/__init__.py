@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from medstill.evaluation.gridtable import Beside, table_markdown
     from medstill.evaluation.image_quality import psnr, ssim
     from medstill.evaluation.overlap import dice_by_class, mean_by_class
+    from medstill.evaluation.reach import beyond_reach, comparisons_of
     from medstill.evaluation.scores import (
         CaseScore,
         ModelScores,
@@ -54,8 +55,10 @@ __all__ = [
     "Selection",
     "Summary",
     "Validation",
+    "beyond_reach",
     "bootstrap_interval",
     "compare_rows",
+    "comparisons_of",
     "dice_by_class",
     "load_scores",
     "load_selection",
@@ -84,6 +87,7 @@ _HOMES = {
     "gridtable": ("Beside", "table_markdown"),
     "image_quality": ("psnr", "ssim"),
     "overlap": ("dice_by_class", "mean_by_class"),
+    "reach": ("beyond_reach", "comparisons_of"),
     "scores": ("CaseScore", "ModelScores", "load_scores", "save_scores", "score_case"),
     "selection": (
         "Selection",
