@@ -128,3 +128,54 @@ def test_onnxruntime_sums_the_parts_within_a_convolution(tmp_path):
     if not any(node.domain == "com.microsoft.nchwc" for node in found):
         pytest.skip("onnxruntime computes in blocks of channels on other processors only")
     assert not {"Add", "Reshape", "Relu"} & {node.op_type for node in found}
+
+
+def separable(path, *, counts=(3, 5), bias=True, again=False):
+    """Maps concatenated, filtered one by one, and mixed."""
+    total = sum(counts)
+    nodes = [
+        helper.make_node("Conv", ["image", f"w{i}"], [f"map{i}"]) for i, _ in enumerate(counts)
+    ]
+    made = [weights(f"w{i}", count, 2, 1, 1) for i, count in enumerate(counts)]
+    made += [weights("filters", total, 1, 3, 3), weights("shift", total)]
+    made += [weights("weight", 4, total, 1, 1), weights("bias", 4)]
+    given = ["cat", "filters", *(["shift"] if bias else [])]
+    nodes += [
+        helper.make_node("Concat", [f"map{i}" for i, _ in enumerate(counts)], ["cat"], axis=1),
+        helper.make_node("Conv", given, ["filtered"], pads=(1,) * 4, group=total),
+        helper.make_node("Conv", ["filtered", "weight", "bias"], ["answer"]),
+    ]
+    if again:
+        nodes.append(helper.make_node("Relu", ["filtered"], ["used"]))
+    graph = helper.make_graph(
+        nodes,
+        "tested",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2, "y", "x"])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "c", "y", "x"])
+            for name in ("answer", *(["used"] if again else []))
+        ],
+        made if bias else [entry for entry in made if entry.name != "shift"],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
+    return path
+
+
+@pytest.mark.parametrize("counts", [(3, 5), (5, 1), (1, 4, 3)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_depthwise_convolution_in_between_is_one_of_each_part(tmp_path, counts, bias):
+    path = separable(tmp_path / "a.onnx", counts=counts, bias=bias)
+    (before,) = answers(path)
+    assert convolve_in_parts(path) == 1
+    (after,) = answers(path)
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+    parts = len(counts)
+    assert operators(path) == {"Conv": 3 * parts, "Add": parts - 1}
+
+
+def test_maps_that_are_used_elsewhere_too_stay_whole(tmp_path):
+    path = separable(tmp_path / "a.onnx", again=True)
+    before = path.read_bytes()
+    answers(path)
+    assert convolve_in_parts(path) == 0
+    assert path.read_bytes() == before

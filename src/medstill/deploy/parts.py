@@ -5,17 +5,20 @@ those that come in blocks are turned into plain ones and back, at full resolutio
 join. The convolution of a concatenation is the sum of the convolutions of its parts; what is there
 in blocks stays in blocks, and the sum costs nothing: onnxruntime does it within the convolution,
 where it knows that both maps are of one size. It cannot tell that from sizes that are free, so the
-file says it.
+file says it. A depthwise convolution in between is one of each part.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
 from medstill.deploy.graph import save
@@ -35,29 +38,10 @@ def convolve_in_parts(path: Path) -> int:
     """
     model = onnx.load(path)
     graph = model.graph
-    weights = {entry.name: entry for entry in graph.initializer}
-    makers = {output: node for node in graph.node for output in node.output}
-    uses = Counter(name for node in graph.node for name in node.input)
     channels = _channels(model)
-    nodes: list[Any] = []
-    divided = 0
-    for node in graph.node:
-        joined = makers.get(node.input[0]) if node.op_type == "Conv" else None
-        if joined is None or not _fits(joined, node, weights, uses):
-            nodes.append(node)
-            continue
-        counts = [channels.get(name, 0) for name in joined.input]
-        kernel = numpy_helper.to_array(weights[node.input[1]])
-        if min(counts) < 1 or sum(counts) != kernel.shape[1]:
-            nodes.append(node)
-            continue
-        nodes.remove(joined)
-        nodes.extend(_parts(node, joined, kernel, counts, graph))
-        divided += 1
+    divided = _depthwise_first(graph, channels) + _sum_of_parts(graph, channels)
     if divided:
-        del graph.node[:]
-        graph.node.extend(nodes)
-        used = {name for node in nodes for name in node.input}
+        used = {name for node in graph.node for name in node.input}
         kept = [entry for entry in graph.initializer if entry.name in used]
         del graph.initializer[:]
         graph.initializer.extend(kept)
@@ -66,47 +50,158 @@ def convolve_in_parts(path: Path) -> int:
     return divided
 
 
-def _fits(joined: Any, node: Any, weights: dict[str, Any], uses: Counter[str]) -> bool:
-    """Whether a convolution alone uses a concatenation of channels, with weights of its own."""
-    kernel = weights.get(node.input[1])
-    attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-    axis = {one.name: helper.get_attribute_value(one) for one in joined.attribute}.get("axis")
-    return (
-        joined.op_type == "Concat"
-        and axis in (1, 1 - _FLAT_WEIGHTS)
-        and uses[joined.output[0]] == 1
-        and kernel is not None
-        and len(kernel.dims) == _FLAT_WEIGHTS
-        and attributes.get("group", 1) == 1
+@dataclass(frozen=True)
+class _Joined:
+    """A convolution that alone follows a concatenation of channels.
+
+    Attributes:
+        node: The convolution.
+        before: The concatenation.
+        kernel: Weights `(out, in / group, y, x)`.
+        bias: Of each output channel, or None.
+        group: As the convolution has it.
+        counts: Channels of each part.
+    """
+
+    node: Any
+    before: Any
+    kernel: NDArray[Any]
+    bias: NDArray[Any] | None
+    group: int
+    counts: tuple[int, ...]
+
+    @property
+    def is_depthwise(self) -> bool:
+        """One filter for each channel."""
+        return self.group == sum(self.counts) == len(self.kernel)
+
+    @property
+    def is_full(self) -> bool:
+        """Each output channel sees all input channels."""
+        return self.group == 1 and self.kernel.shape[1] == sum(self.counts)
+
+    def part(
+        self, number: int, kernel: NDArray[Any], bias: NDArray[Any] | None, **changed: int
+    ) -> tuple[Any, list[Any]]:
+        """The convolution of one part, and its weights."""
+        name, source = f".part{number}", self.before.input[number]
+        names = [entry + name for entry in self.node.input[1:]]
+        made = helper.make_node(
+            "Conv",
+            [source, *names[: 2 if bias is not None else 1]],
+            [self.node.output[0] + name],
+            name=self.node.output[0] + name,
+        )
+        kept = [one for one in self.node.attribute if one.name not in changed]
+        made.attribute.extend([*kept, *(helper.make_attribute(*one) for one in changed.items())])
+        arrays = (kernel, *(() if bias is None else (bias,)))
+        return made, [
+            numpy_helper.from_array(np.ascontiguousarray(array), entry)
+            for array, entry in zip(arrays, made.input[1:], strict=True)
+        ]
+
+
+def _depthwise_first(graph: Any, channels: dict[str, int]) -> int:
+    """Put each depthwise convolution between a concatenation and a convolution before the former.
+
+    Returns:
+        0, since it is worth nothing by itself.
+    """
+    users = _uses(graph)
+    full = {node.input[0] for node in graph.node if node.op_type == "Conv" and _group(node) == 1}
+    for found in _joined(graph, channels):
+        answer = found.node.output[0]
+        if not (found.is_depthwise and users[answer] == 1 and answer in full):
+            continue
+        ends = np.cumsum(found.counts)
+        made = []
+        for number, (end, count) in enumerate(zip(ends, found.counts, strict=True)):
+            span = slice(end - count, end)
+            bias = None if found.bias is None else found.bias[span]
+            node, weights = found.part(number, found.kernel[span], bias, group=count)
+            graph.initializer.extend(weights)
+            made.append(node)
+            channels[node.output[0]] = count
+        names = [node.output[0] for node in made]
+        after = helper.make_node("Concat", names, [answer], name=f"{answer}.parts", axis=1)
+        _replace(graph, found, [*made, after])
+    return 0
+
+
+def _sum_of_parts(graph: Any, channels: dict[str, int]) -> int:
+    """Put a sum of convolutions in place of each that sees a concatenation; how many there were."""
+    found = [one for one in _joined(graph, channels) if one.is_full]
+    for one in found:
+        made: list[Any] = []
+        total, starts = "", np.cumsum([0, *one.counts])
+        for number, (start, end) in enumerate(pairwise(starts)):
+            bias = one.bias if number == 0 else None
+            node, weights = one.part(number, one.kernel[:, start:end], bias)
+            graph.initializer.extend(weights)
+            answer = node.output[0]
+            graph.value_info.append(_sized(answer, one))
+            made.append(node)
+            if number:
+                last = number == len(one.counts) - 1
+                added = one.node.output[0] + ("" if last else f".sum{number}")
+                made.append(helper.make_node("Add", [total, answer], [added], name=f"{added}.add"))
+                answer = added
+            total = answer
+        _replace(graph, one, made)
+    return len(found)
+
+
+def _joined(graph: Any, channels: dict[str, int]) -> list[_Joined]:
+    """The 2-D convolutions that alone follow a concatenation of known channels."""
+    weights = {entry.name: entry for entry in graph.initializer}
+    makers = {output: node for node in graph.node for output in node.output}
+    users = _uses(graph)
+    found = []
+    for node in graph.node:
+        before = makers.get(node.input[0]) if node.op_type == "Conv" else None
+        if before is None or before.op_type != "Concat" or users[before.output[0]] != 1:
+            continue
+        arrays = [
+            numpy_helper.to_array(weights[name]) for name in node.input[1:] if name in weights
+        ]
+        axis = next(one.i for one in before.attribute if one.name == "axis")
+        counts = tuple(channels.get(name, 0) for name in before.input)
+        if axis not in (1, 1 - _FLAT_WEIGHTS) or min(counts) < 1:
+            continue
+        if len(arrays) != len(node.input) - 1:
+            continue
+        kernel, bias = arrays[0], arrays[1] if len(arrays) > 1 else None
+        if kernel.ndim == _FLAT_WEIGHTS:
+            found.append(_Joined(node, before, kernel, bias, _group(node), counts))
+    return found
+
+
+def _replace(graph: Any, found: _Joined, made: list[Any]) -> None:
+    """Put nodes in the place of a convolution and the concatenation before it."""
+    nodes: list[Any] = []
+    for node in graph.node:
+        if node == found.before:
+            continue
+        nodes.extend(made if node == found.node else [node])
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _group(node: Any) -> int:
+    return next((int(one.i) for one in node.attribute if one.name == "group"), 1)
+
+
+def _uses(graph: Any) -> Counter[str]:
+    """How often each value is used, as an answer of the network too."""
+    return Counter(
+        [name for node in graph.node for name in node.input] + [one.name for one in graph.output]
     )
 
 
-def _parts(node: Any, joined: Any, kernel: Any, counts: list[int], graph: Any) -> list[Any]:
-    """One convolution for each part, the bias in the first, and their sums."""
-    made, total = [], ""
-    starts = np.cumsum([0, *counts])
-    for number, source in enumerate(joined.input):
-        name = f"{node.input[1]}.part{number}"
-        part = np.ascontiguousarray(kernel[:, starts[number] : starts[number + 1]])
-        graph.initializer.append(numpy_helper.from_array(part, name))
-        inputs = [source, name, *(node.input[2:] if number == 0 else ())]
-        answer = f"{node.output[0]}.part{number}"
-        made.append(helper.make_node("Conv", inputs, [answer], name=f"{node.name}.part{number}"))
-        made[-1].attribute.extend(node.attribute)
-        if number:
-            last = number == len(counts) - 1
-            added = node.output[0] if last else f"{node.output[0]}.sum{number}"
-            made.append(helper.make_node("Add", [total, answer], [added], name=f"{added}.add"))
-            answer = added
-        total = answer
-        graph.value_info.append(_sized(made[-1 if not number else -2].output[0], node, kernel))
-    return made
-
-
-def _sized(name: str, node: Any, kernel: Any) -> Any:
+def _sized(name: str, joined: _Joined) -> Any:
     """A map of free size, which is that of all parts of one convolution."""
-    sizes = [f"{node.output[0]}.{axis}" for axis in ("batch", "y", "x")]
-    shape = [sizes[0], kernel.shape[0], *sizes[1:]]
+    batch, y, x = (f"{joined.node.output[0]}.{axis}" for axis in ("batch", "y", "x"))
+    shape: list[str | int | None] = [batch, len(joined.kernel), y, x]
     return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
 
