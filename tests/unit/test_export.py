@@ -71,6 +71,7 @@ CASES = {
         NetworkConfig(name="compact-fine"),
         contract(classes=10, patch=(1, 32, 64)),
     ),
+    "compact-dw-2d": (NetworkConfig(name="compact-dw"), contract(classes=4, patch=(1, 32, 48))),
     "t2-2d": (SMALL_T2, contract()),
     "t2-3d": (SMALL_T2, contract(dims=3, patch=(32, 48, 64))),
 }
@@ -113,6 +114,16 @@ def test_the_report_says_what_was_compared(exported):
     assert report.comparison.voxels == 3 * np.prod(agreed.preparation.patch_zyx)
     assert report.fixed_axes == ()
     assert [entry.name for entry in path.parent.iterdir()] == ["model.onnx"]
+
+
+def test_no_flat_convolution_sees_a_concatenation(exported):
+    """onnxruntime would turn maps out of its blocks of channels and back for it."""
+    _, agreed, path, _ = exported
+    nodes = onnx.load(path).graph.node
+    joined = {name for node in nodes if node.op_type == "Concat" for name in node.output}
+    seen = {node.input[0] for node in nodes if node.op_type == "Conv"}
+    assert seen
+    assert agreed.preparation.spatial_dims == 3 or not joined & seen
 
 
 def test_batch_and_size_are_free(exported):

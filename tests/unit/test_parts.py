@@ -18,6 +18,20 @@ def weights(name, *shape):
     return numpy_helper.from_array(values, name)
 
 
+def saved(path, nodes, made, outputs, dims=2):
+    """Write a network of an image of two channels and any size."""
+    free = [f"{name}_size" for name in "bczyx"[: dims + 2]]
+    graph = helper.make_graph(
+        nodes,
+        "tested",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2, *free[2:]])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, free) for name in outputs],
+        made,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
+    return path
+
+
 def file(path, *, counts=(3, 5), axis=1, group=1, again=False, dims=2):
     """Maps of so many channels out of one image, concatenated and convolved."""
     size = (3,) * dims
@@ -37,20 +51,9 @@ def file(path, *, counts=(3, 5), axis=1, group=1, again=False, dims=2):
         strides=(2,) * dims,
         group=group,
     )
-    free = [f"{name}_size" for name in "bczyx"[: dims + 2]]
     used = [helper.make_node("Relu", ["cat"], ["used"])] if again else []
-    graph = helper.make_graph(
-        [*first, joined, last, *used],
-        "tested",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2, *free[2:]])],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, free)
-            for name in ("answer", *(["used"] if again else []))
-        ],
-        made,
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
-    return path
+    outputs = ["answer", *(["used"] if again else [])]
+    return saved(path, [*first, joined, last, *used], made, outputs, dims)
 
 
 def answers(path, dims=2):
@@ -99,15 +102,7 @@ def u_net(path):
     ]
     made = [weights("skip_weight", 16, 2, 3, 3), weights("up_weight", 16, 16, 2, 2)]
     made += [weights("weight", 16, 32, 3, 3), weights("bias", 16)]
-    graph = helper.make_graph(
-        nodes,
-        "tested",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2, "y", "x"])],
-        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["batch", 16, "v", "u"])],
-        made,
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
-    return path
+    return saved(path, nodes, made, ["answer"])
 
 
 def test_onnxruntime_sums_the_parts_within_a_convolution(tmp_path):
@@ -147,18 +142,8 @@ def separable(path, *, counts=(3, 5), bias=True, again=False):
     ]
     if again:
         nodes.append(helper.make_node("Relu", ["filtered"], ["used"]))
-    graph = helper.make_graph(
-        nodes,
-        "tested",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2, "y", "x"])],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "c", "y", "x"])
-            for name in ("answer", *(["used"] if again else []))
-        ],
-        made if bias else [entry for entry in made if entry.name != "shift"],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
-    return path
+    kept = made if bias else [entry for entry in made if entry.name != "shift"]
+    return saved(path, nodes, kept, ["answer", *(["used"] if again else [])])
 
 
 @pytest.mark.parametrize("counts", [(3, 5), (5, 1), (1, 4, 3)])
