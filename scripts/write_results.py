@@ -52,6 +52,8 @@ GRIDS = (
     "controls-hippocampus",
     "compact-designs",
     "compact-designs-organs",
+    "compact-designs-organs-recommended",
+    "compact-designs-organs-time",
 )
 """The studies of many runs, in the order of the page."""
 METRICS = (("dice", "Dice", 3), ("hd95_mm", "HD95 mm", 1), ("nsd", "NSD", 3))
