@@ -7,9 +7,10 @@ inputs of any size. The stem has at least as many channels as the input values i
 time (4 in 2-D, 8 in 3-D, of one channel), so that it can pass all of them on.
 
 `compact_fine` puts one thin level of full resolution around it, with a skip: edges of small
-structures are found again in three quarters of the time of `compact_dw`. Where there are more classes
-than the thin level has channels, which are then learnt late, logits of the half-resolution level
-are added; with few classes that was no gain, and a loss where a teacher teaches the thin level.
+structures are found again in three quarters of the time of `compact_dw`. Where there are more
+classes than the thin level has channels, which are then learnt late, logits of the half-resolution
+level are added; with few classes that was no gain, and a loss where a teacher teaches the thin
+level.
 
 `compact_dw` works on the full grid with depthwise-separable convolutions.
 
