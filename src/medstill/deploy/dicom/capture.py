@@ -97,7 +97,7 @@ def _legend(held: Sources, area_ZC: NDArray[np.int64], contract: Contract) -> li
     volumes_ml = area_ZC.sum(axis=0) * math.prod(held.label.GetSpacing()) / 1000.0
     names = contract.preparation.classes[1:]
     return [
-        Entry(f"{_plain(name)[:22]}  {volumes_ml[value]:.1f} ml", term.colour_rgb)
+        Entry(f"{_plain(name)[:40]}  {volumes_ml[value]:.1f} ml", term.colour_rgb)
         for value, (name, term) in enumerate(zip(names, contract.terms, strict=True), start=1)
     ]
 
