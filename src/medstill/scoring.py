@@ -13,7 +13,7 @@ from medstill import deploy, evaluation, training
 from medstill.config import Study, content_hash, deciding
 from medstill.errors import RunError
 from medstill.links import gallery_folder
-from medstill.refs import TEACHER, ModelRef, student_refs
+from medstill.refs import TEACHER, ModelRef, student_arms, student_refs
 from medstill.runs import Stage, atomic, read_json, read_stage, write_json
 from medstill.stages import (
     Opened,
@@ -42,7 +42,7 @@ MOST_PSNR_DB = 200.0
 def warn_of_few(split: Split, study: Study) -> None:
     """Say before hours of training where the test patients are too few to show anything."""
     patients = len({split.patients[case] for case in split.test})
-    comparisons = evaluation.comparisons_of(len(study.students), study.references)
+    comparisons = evaluation.comparisons_of(len(study.students), student_arms(study))
     said = evaluation.beyond_reach(patients, comparisons, study.evaluation.confidence)
     if said:
         log.warning("%s", said)

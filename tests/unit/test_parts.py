@@ -62,7 +62,12 @@ def answers(path, dims=2):
     return session.run(None, {"image": image})
 
 
-def operators(path):
+def rewritten(path):
+    """The operators of a file of which one convolution was rewritten, and no answer changed."""
+    (before,) = answers(path)
+    assert convolve_in_parts(path) == 1
+    (after,) = answers(path)
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
     return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
@@ -70,12 +75,8 @@ def operators(path):
 @pytest.mark.parametrize("axis", [1, -3])
 def test_the_answer_is_the_same_without_a_concatenation(tmp_path, counts, axis):
     path = file(tmp_path / "a.onnx", counts=counts, axis=axis)
-    (before,) = answers(path)
-    assert convolve_in_parts(path) == 1
-    (after,) = answers(path)
-    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
     parts = len(counts)
-    assert operators(path) == {"Conv": 2 * parts, "Add": parts - 1}
+    assert rewritten(path) == {"Conv": 2 * parts, "Add": parts - 1}
     names = {entry.name for entry in onnx.load(path).graph.initializer}
     assert "weight" not in names
     assert len(names) == 2 * parts + 1
@@ -149,13 +150,9 @@ def separable(path, *, counts=(3, 5), bias=True, again=False):
 @pytest.mark.parametrize("counts", [(3, 5), (5, 1), (1, 4, 3)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_depthwise_convolution_in_between_is_one_of_each_part(tmp_path, counts, bias):
-    path = separable(tmp_path / "a.onnx", counts=counts, bias=bias)
-    (before,) = answers(path)
-    assert convolve_in_parts(path) == 1
-    (after,) = answers(path)
-    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
     parts = len(counts)
-    assert operators(path) == {"Conv": 3 * parts, "Add": parts - 1}
+    path = separable(tmp_path / "a.onnx", counts=counts, bias=bias)
+    assert rewritten(path) == {"Conv": 3 * parts, "Add": parts - 1}
 
 
 def test_maps_that_are_used_elsewhere_too_stay_whole(tmp_path):

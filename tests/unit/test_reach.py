@@ -11,6 +11,7 @@ from fake_run import FakeRun
 from medstill import pipeline
 from medstill.evaluation.reach import beyond_reach, comparisons_of, fewest_patients
 from medstill.evaluation.statistics import holm, paired_comparison, verdict
+from medstill.refs import student_arms
 
 
 @pytest.mark.parametrize("comparisons", [1, 6, 12, 20])
@@ -34,10 +35,14 @@ def test_one_patient_less_and_no_gain_is_ever_shown(comparisons, confidence):
 
 @pytest.mark.parametrize("students", [("compact",), ("compact", "unet-s1")])
 @pytest.mark.parametrize("references", [(), ("all-labels", "pseudo-labels")])
-def test_the_comparisons_are_those_of_the_page(tmp_path, students, references):
-    FakeRun(tmp_path, students=students, references=references).build()
+@pytest.mark.parametrize("label_fraction", [0.5, 1.0])
+def test_the_comparisons_are_those_of_the_page(tmp_path, students, references, label_fraction):
+    """With all labels the control is the reference `all-labels`, which is not trained again."""
+    run = FakeRun(
+        tmp_path, students=students, references=references, label_fraction=label_fraction
+    ).build()
     summary = json.loads((tmp_path / "comparison.json").read_text())
-    assert comparisons_of(len(students), references) == summary["comparisons"] > 0
+    assert comparisons_of(len(students), student_arms(run.study)) == summary["comparisons"] > 0
 
 
 @pytest.mark.parametrize(("test", "said"), [(1, True), (9, False)])

@@ -39,7 +39,8 @@ def convolve_in_parts(path: Path) -> int:
     model = onnx.load(path)
     graph = model.graph
     channels = _channels(model)
-    divided = _depthwise_first(graph, channels) + _sum_of_parts(graph, channels)
+    _depthwise_first(graph, channels)
+    divided = _sum_of_parts(graph, channels)
     if divided:
         used = {name for node in graph.node for name in node.input}
         kept = [entry for entry in graph.initializer if entry.name in used]
@@ -59,7 +60,6 @@ class _Joined:
         before: The concatenation.
         kernel: Weights `(out, in / group, y, x)`.
         bias: Of each output channel, or None.
-        group: As the convolution has it.
         counts: Channels of each part.
     """
 
@@ -67,18 +67,17 @@ class _Joined:
     before: Any
     kernel: NDArray[Any]
     bias: NDArray[Any] | None
-    group: int
     counts: tuple[int, ...]
 
     @property
     def is_depthwise(self) -> bool:
         """One filter for each channel."""
-        return self.group == sum(self.counts) == len(self.kernel)
+        return _group(self.node) == sum(self.counts) == len(self.kernel)
 
     @property
     def is_full(self) -> bool:
         """Each output channel sees all input channels."""
-        return self.group == 1 and self.kernel.shape[1] == sum(self.counts)
+        return _group(self.node) == 1 and self.kernel.shape[1] == sum(self.counts)
 
     def part(
         self, number: int, kernel: NDArray[Any], bias: NDArray[Any] | None, **changed: int
@@ -101,11 +100,10 @@ class _Joined:
         ]
 
 
-def _depthwise_first(graph: Any, channels: dict[str, int]) -> int:
+def _depthwise_first(graph: Any, channels: dict[str, int]) -> None:
     """Put each depthwise convolution between a concatenation and a convolution before the former.
 
-    Returns:
-        0, since it is worth nothing by itself.
+    That is worth nothing by itself; the convolution behind it then sees the concatenation.
     """
     users = _uses(graph)
     full = {node.input[0] for node in graph.node if node.op_type == "Conv" and _group(node) == 1}
@@ -125,7 +123,6 @@ def _depthwise_first(graph: Any, channels: dict[str, int]) -> int:
         names = [node.output[0] for node in made]
         after = helper.make_node("Concat", names, [answer], name=f"{answer}.parts", axis=1)
         _replace(graph, found, [*made, after])
-    return 0
 
 
 def _sum_of_parts(graph: Any, channels: dict[str, int]) -> int:
@@ -168,11 +165,9 @@ def _joined(graph: Any, channels: dict[str, int]) -> list[_Joined]:
         counts = tuple(channels.get(name, 0) for name in before.input)
         if axis not in (1, 1 - _FLAT_WEIGHTS) or min(counts) < 1:
             continue
-        if len(arrays) != len(node.input) - 1:
-            continue
-        kernel, bias = arrays[0], arrays[1] if len(arrays) > 1 else None
-        if kernel.ndim == _FLAT_WEIGHTS:
-            found.append(_Joined(node, before, kernel, bias, _group(node), counts))
+        if len(arrays) == len(node.input) - 1 and arrays[0].ndim == _FLAT_WEIGHTS:
+            bias = arrays[1] if len(arrays) > 1 else None
+            found.append(_Joined(node, before, arrays[0], bias, counts))
     return found
 
 

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from medstill.evaluation.arms import COMPARED, FILTERED, TESTED
 
 
-def comparisons_of(students: int, references: Sequence[str] = ()) -> int:
+def comparisons_of(students: int, arms: Sequence[str]) -> int:
     """Comparisons of a study's page, which Holm's adjustment is over.
 
     Args:
         students: Of the study.
-        references: Arms that are trained beside control and distilled.
+        arms: In which each of them is trained.
     """
-    arms = {*FILTERED, *FILTERED.values(), *references}
-    return students * len(TESTED) * sum(arms.issuperset(pair) for pair in COMPARED)
+    scored = {*arms, *(FILTERED[arm] for arm in arms if arm in FILTERED)}
+    return students * len(TESTED) * sum(scored.issuperset(pair) for pair in COMPARED)
 
 
 def fewest_patients(comparisons: int, confidence: float) -> int:

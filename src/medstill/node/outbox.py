@@ -48,14 +48,8 @@ class Outbox:
     def pending(self, receiver: Peer) -> list[str]:
         """The series whose segmentation a receiver lacks."""
         mark = self._marks[receiver.aet]
-        places = [
-            self._shelves.place(State.OUTGOING, key) for key in self._shelves.keys(State.OUTGOING)
-        ]
-        return [
-            place.name
-            for place in places
-            if not ((place / mark).exists() or (place / NOTHING).exists())
-        ]
+        keys = self._shelves.keys(State.OUTGOING)
+        return [key for key in keys if _lacks(self._shelves.place(State.OUTGOING, key), mark)]
 
     def result(self, key: str) -> tuple[Path, Stamp]:
         """The segmentation of a series, and which it is.
@@ -113,8 +107,7 @@ class Outbox:
 
     def _finish(self, key: str) -> None:
         place = self._shelves.place(State.OUTGOING, key)
-        everywhere = all((place / mark).exists() for mark in self._marks.values())
-        if not (everywhere or (place / NOTHING).exists()):
+        if any(_lacks(place, mark) for mark in self._marks.values()):
             return
         instances = sorted(self._shelves.instances(State.OUTGOING, key))
         files.note(place / RECEIPT, json.dumps(instances))
@@ -127,6 +120,11 @@ class Outbox:
             return (self._clock() - path.stat().st_mtime) / HOUR_S
         except FileNotFoundError:
             return 0.0
+
+
+def _lacks(place: Path, mark: str) -> bool:
+    """Whether a receiver has still to get what there is to send of a series."""
+    return not ((place / mark).exists() or (place / NOTHING).exists())
 
 
 def _stamp(path: Path) -> Stamp:
