@@ -10,24 +10,29 @@ from medstill.errors import MedstillError
 
 WRONG = 2
 INTERRUPTED = 130
-TERMINATED = 143
+_ENDINGS = {"SIGTERM": 143, "SIGHUP": 129}
+"""Signals that end a command as Ctrl-C does, where the system knows them, and the exit codes."""
 
 
 def end_with(command: Callable[[], object]) -> None:
     """Run a command line; an error that a user can put right ends with exit code 2.
 
-    Ctrl-C ends with 130, SIGTERM with 143. What is finished is kept, and a repeat of the command
-    goes on from there.
+    Ctrl-C ends with 130, SIGTERM with 143 and a lost terminal (SIGHUP) with 129; a signal that is
+    ignored, as `nohup` asks, stays so. What is finished is kept, and a repeat of the command goes
+    on from there.
     """
     code = INTERRUPTED
 
-    def terminate(_signal: int, _frame: object) -> None:
-        # Schedulers of clusters send it some time before they kill.
+    def terminate(number: int, _frame: object) -> None:
+        # Schedulers of clusters send SIGTERM some time before they kill.
         nonlocal code
-        code = TERMINATED
+        code = _ENDINGS[signal.Signals(number).name]
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, terminate)
+    for name in _ENDINGS:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, terminate)
     try:
         command()
     except MedstillError as error:

@@ -16,6 +16,9 @@ _NOT_WRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     # A file stands where a folder should be, or the other way round.
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
+    # A name that the file system does not take, a share that is gone, a disk that fails.
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG, errno.EIO, errno.ENODEV, errno.ENXIO),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN),
 )
 
 

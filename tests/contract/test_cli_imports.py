@@ -104,15 +104,35 @@ def test_the_version_is_told():
     assert result.output.startswith("medstill ")
 
 
+ENDINGS = [
+    (getattr(signal, name), code)
+    for name, code in (("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129))
+    if hasattr(signal, name)
+]
+
+
 @pytest.fixture
 def _own_handler():
-    before = signal.getsignal(signal.SIGTERM)
+    before = {sent: signal.getsignal(sent) for sent, _ in ENDINGS}
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     yield
-    signal.signal(signal.SIGTERM, before)
+    for sent, handler in before.items():
+        signal.signal(sent, handler)
 
 
 @pytest.mark.usefixtures("_own_handler")
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows knows no SIGHUP")
+def test_a_lost_terminal_ends_nothing_that_nohup_started(monkeypatch):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(sys, "argv", ["medstill", "--version"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert (caught.value.code, signal.getsignal(signal.SIGHUP)) == (0, signal.SIG_IGN)
+
+
+@pytest.mark.usefixtures("_own_handler")
+@pytest.mark.parametrize(("sent", "code"), ENDINGS)
 def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys, sent, code):
     def interrupt(*_, **__):
         signal.raise_signal(sent)

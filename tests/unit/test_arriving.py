@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import re
 import struct
@@ -181,6 +182,19 @@ def test_voxels_that_are_no_numbers_are_refused_as_ever(tmp_path, value, place):
     assert_same(path)
     with pytest.raises(MedstillError, match="holds NaN or Inf"):
         as_it_comes(path)
+
+
+def test_no_plane_that_holds_nan_is_given_away(tmp_path):
+    values = sitk.GetArrayFromImage(image("f4", shape=(40, 64, 64)))
+    values[20, 3, 4] = np.nan
+    path = stored(tmp_path, sitk.GetImageFromArray(values))
+    assert plain_nifti(path) is not None
+    with opened([path]) as scan:
+        for stop in range(1, 21):
+            with contextlib.suppress(MedstillError):
+                scan.wait(stop)
+        with pytest.raises(MedstillError, match="holds NaN or Inf"):
+            scan.wait(21)
 
 
 def test_a_constant_scan_is_refused_as_ever(tmp_path):

@@ -237,3 +237,52 @@ def test_endings_in_capitals_that_cannot_be_written_are_refused(scans, tmp_path,
 def test_endings_in_capitals_that_can_be_written_are_taken(scans, tmp_path):
     predict_path(model(), scans / "a.nii.gz", tmp_path / "y.NRRD")
     assert sitk.ReadImage(tmp_path / "y.NRRD").GetSize() == (31, 23, 17)
+
+
+def test_probabilities_of_another_image_are_not_passed_off_as_this_ones(scans, tmp_path):
+    out = tmp_path / "out"
+    predict_path(model(), scans, out, PROBABILITIES)
+    of_the_old = (out / "a_probabilities.nii.gz").read_bytes()
+    write(scans / "a.nii.gz", np.flip(l_shape()[:9], 1))
+    (out / "a.nii.gz").unlink()
+    (made,) = predict_path(model(), scans, out)
+    assert (made.skipped, made.error) == (False, None)
+    (left,) = predict_path(model(), scans, out, PROBABILITIES)
+    assert left.skipped
+    assert "a_probabilities.nii.gz' was there before and is not known to come" in left.warnings[0]
+    assert (out / "a_probabilities.nii.gz").read_bytes() == of_the_old
+    (out / "a_probabilities.nii.gz").unlink()
+    (again,) = predict_path(model(), scans, out, PROBABILITIES)
+    (kept,) = predict_path(model(), scans, out, PROBABILITIES)
+    assert (again.skipped, again.warnings) == (False, made.warnings)
+    assert (kept.skipped, kept.warnings) == (True, made.warnings)
+    assert (out / "a_probabilities.nii.gz").read_bytes() != of_the_old
+
+
+def test_probabilities_of_a_replaced_label_are_not_passed_off_as_of_the_new_one(scans, tmp_path):
+    out = tmp_path / "out"
+    predict_path(model(), scans, out, PROBABILITIES)
+    mirrored = PredictOptions(mirror=True, overwrite=True)
+    predict_path(model(), scans, out, mirrored)
+    options = PredictOptions(mirror=True, keep_probabilities=True)
+    (left,) = predict_path(model(), scans, out, options)
+    assert "a_probabilities.nii.gz' was there before" in left.warnings[0]
+
+
+def test_a_link_whose_file_is_away_is_a_case_that_failed(scans, tmp_path):
+    (scans / "b.nii.gz").symlink_to(tmp_path / "away.nii.gz")
+    made, missing = predict_path(model(), scans, tmp_path / "out")
+    assert made.error is None
+    assert "b.nii.gz' does not exist" in missing.error
+
+
+def test_a_name_that_gets_too_long_is_told_before_anything_is_computed(scans, tmp_path):
+    write(scans / f"{'b' * 240}.nii.gz")
+    predict_path(model(), scans, tmp_path / "labels")
+    with pytest.raises(DataError, match=r"_probabilities.nii.gz' is too long: .*rename 'bbb"):
+        predict_path(model(function=never), scans, tmp_path / "out", PROBABILITIES)
+
+
+def test_a_label_name_that_is_too_long_is_told(scans, tmp_path):
+    with pytest.raises(DataError, match=r"is too long: expected at most 255 bytes, found 257"):
+        predict_path(model(), scans / "a.nii.gz", tmp_path / f"{'a' * 250}.nii.gz")

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from medstill.errors import GeometryError
 from medstill.volumes.arriving import arrived
 from medstill.volumes.axismaps import image_maps, linear_maps
 from medstill.volumes.geometry import geometry_of, resampled_grid
 from medstill.volumes.orienting import turn_of
 from medstill.volumes.preparation import prepare_image
 from medstill.volumes.records import ChannelIntensity, Preparation
-from medstill.volumes.resampling import resample_image
+from medstill.volumes.resampling import MOST_COARSER, resample_image
 from medstill.volumes.slabs import SlabScan
 
 WINDOW = ChannelIntensity(kind="ct-window", low=-160.0, high=240.0)
@@ -52,6 +53,21 @@ def test_a_turned_view_holds_the_voxels_that_itk_gives(code):
     image = scan(direction)
     turned = turn_of(geometry_of(image))(sitk.GetArrayViewFromImage(image))
     np.testing.assert_array_equal(turned, sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS")))
+
+
+@pytest.mark.parametrize("times", [59.0, 61.0])
+def test_what_is_too_fine_for_itk_to_smooth_is_refused(times):
+    image = scan()
+    prepared = preparation((None, 3.1, times))
+    if times < MOST_COARSER:
+        assert np.isfinite(prepare_image(image, prepared).array_CZYX).all()
+        SlabScan(arrived(image), prepared)
+        return
+    refusal = r"A spacing of 1 mm is too fine to be brought to 61 mm: expected at least 1/60"
+    with pytest.raises(GeometryError, match=refusal):
+        prepare_image(image, prepared)
+    with pytest.raises(GeometryError, match=refusal):
+        SlabScan(arrived(image), prepared)
 
 
 @pytest.mark.parametrize("code", ["LPS", "RAS", "SLA", "IPR"])

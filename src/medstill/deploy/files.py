@@ -19,6 +19,7 @@ from medstill.volumes.io import IMAGE_SUFFIXES, is_flat, stem_of, suffix_of
 
 _LOSSLESS: Final = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff")
 _NIFTI: Final = (".nii.gz", ".nii")
+_LONGEST_NAME: Final = 255
 _SMALL: Final = (*_NIFTI, ".mha")
 """Endings that ITK does not know in capitals."""
 _CHANNEL: Final = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
@@ -83,7 +84,7 @@ def single_job(
 
     Raises:
         LayoutError: The folder is empty.
-        DataError: The format of the output cannot hold labels.
+        DataError: The format of the output cannot hold labels, or its name is too long.
     """
     case, inputs = _scan(source, channels)
     if source.is_dir() and not any(source.iterdir()):
@@ -91,6 +92,7 @@ def single_job(
             f"The folder '{source}' is empty: expected images ({', '.join(IMAGE_SUFFIXES)}) or one "
             "DICOM series. Check the name."
         )
+    _check_name(target, source)
     if suffix_of(target) and not target.is_dir():
         endings = _NIFTI if nifti else _LOSSLESS
         if suffix_of(target) not in endings:
@@ -131,16 +133,23 @@ def _output_name(case: str, source: Path, nifti: bool) -> str:
 
 
 def image_files(folder: Path) -> tuple[Path, ...]:
-    """The image files of a folder, sorted; DICOM files do not count, they form a series."""
+    """The image files of a folder, sorted; DICOM files do not count, they form a series.
+
+    A link whose file is away counts: a case is missing, which has to be said.
+    """
     return tuple(
         sorted(
             path
             for path in folder.iterdir()
-            if path.is_file()
+            if (path.is_file() or _is_broken(path))
             and not path.name.startswith(".")
             and suffix_of(path) not in ("", ".dcm")
         )
     )
+
+
+def _is_broken(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def images_alone(folder: Path) -> tuple[Path, ...]:
@@ -200,7 +209,7 @@ def check_outputs(jobs: Sequence[Job]) -> None:
     """Demand that no output is an input and that no two cases share an output.
 
     Raises:
-        DataError: It is so.
+        DataError: It is so, or a name is longer than file systems take.
     """
     check_no_input(
         (path for job in jobs for path in job.outputs),
@@ -209,6 +218,7 @@ def check_outputs(jobs: Sequence[Job]) -> None:
     taken: dict[Path, Job] = {}
     for job in jobs:
         for output in job.outputs:
+            _check_name(output, job.inputs[0])
             place = output.resolve()
             if place in taken:
                 raise DataError(
@@ -216,3 +226,13 @@ def check_outputs(jobs: Sequence[Job]) -> None:
                     f"both write '{output}'. Rename one of them."
                 )
             taken[place] = job
+
+
+def _check_name(output: Path, source: Path) -> None:
+    length = len(os.fsencode(output.name))
+    if length > _LONGEST_NAME:
+        raise DataError(
+            f"The name of the output '{output.name}' is too long: expected at most "
+            f"{_LONGEST_NAME} bytes, found {length}. Choose a shorter one, or rename "
+            f"'{source.name}'."
+        )

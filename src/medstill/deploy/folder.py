@@ -130,9 +130,11 @@ def _attempt(job: Job, step: Callable[[], _Case]) -> _Case:
 def _kept(job: Job, there: Sequence[Path], summary: FolderSummary) -> CaseResult | None:
     """What becomes of a case of which some outputs exist; None if only the others are missing."""
     known = summary.known(job)
-    if known is None or not known.is_made:
+    made = {job.output.name, *known.files} if known and known.is_made else set()
+    strange = next((path for path in there if path.name not in made), None)
+    if known is None or strange is not None:
         note = (
-            f"'{there[0]}' was there before and is not known to come from this model; it was "
+            f"'{strange}' was there before and is not known to come from this model; it was "
             "left as it is. Remove it, or allow it to be replaced (--overwrite)."
         )
         return CaseResult(job.case, job.output, {}, (note,), skipped=True)

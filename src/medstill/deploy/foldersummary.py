@@ -30,10 +30,15 @@ class InputFile(Record):
 
 
 class KnownCase(Record):
-    """A case that an earlier or this call has dealt with."""
+    """A case that an earlier or this call has dealt with.
+
+    `files` are the names of the outputs that were made together: what else lies beside the label
+    file may come from another image or model.
+    """
 
     case: str
     inputs: tuple[InputFile, ...]
+    files: tuple[str, ...] = ()
     volumes_ml: dict[str, float]
     warnings: tuple[str, ...]
     error: str | None
@@ -124,6 +129,7 @@ class FolderSummary:
         noted = KnownCase(
             case=result.case,
             inputs=input_files(job),
+            files=() if failed else tuple(path.name for path in job.outputs),
             volumes_ml=result.volumes_ml,
             warnings=result.warnings,
             error=result.error,

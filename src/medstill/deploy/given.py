@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from medstill.errors import GeometryError, IntensityError, ShapeError
 from medstill.volumes.arriving import Arriving, arrived
+from medstill.volumes.axes import check_axes
 from medstill.volumes.checks import not_finite
 
 _NUMBERS: Final = "biuf"
@@ -20,7 +21,7 @@ def scan_of_image(image: sitk.Image) -> Arriving:
     """A scan of an image, which is not copied.
 
     Raises:
-        GeometryError: It is not 3-D.
+        GeometryError: It is not 3-D, or has no place, or axes that are not at right angles.
         ShapeError: It has no voxels.
         IntensityError: Its voxels are no numbers, or not finite.
     """
@@ -30,6 +31,7 @@ def scan_of_image(image: sitk.Image) -> Arriving:
             f"Expected an image with voxels, got one of the size {image.GetSize()} (x, y, z). "
             "Check how it was cut out."
         )
+    check_axes(image, "The image")
     _demand_numbers(scan.raw_CZYX, "image")
     _demand_finite(scan.raw_CZYX, "image")
     return scan

@@ -94,8 +94,10 @@ def read_content(path: Path) -> bytes:
             "Give the .onnx file that 'medstill export' wrote."
         )
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise _refused(path, f"larger than {MOST_BYTES} bytes")
         with path.open("rb") as file:
-            content = file.read(min(path.stat().st_size, MOST_BYTES) + 1)
+            content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise ModelFileError(
             f"'{path}' cannot be read: {error.strerror}. Check the file and its permissions."

@@ -136,6 +136,8 @@ def _read(plain: Plain, voxels_ZYX: NDArray[Any], scan: Arriving) -> None:
     def came(planes: int) -> bool:
         scan.read_s = time.perf_counter() - started
         range_seen.look_at(voxels_ZYX[:planes])
+        if not range_seen.is_finite:
+            return False  # nobody gets such planes; what is wrong is said when all is read again
         return scan.tell(min(planes, len(voxels_ZYX) - 1))
 
     try:
@@ -172,6 +174,11 @@ class _Range:
         self.planes = len(voxels_ZYX)
 
     @property
+    def is_finite(self) -> bool:
+        """Whether all numbers are finite."""
+        return bool(np.isfinite(self._low) and np.isfinite(self._high))
+
+    @property
     def is_good(self) -> bool:
         """Whether all numbers are finite, and not all the same."""
-        return bool(np.isfinite(self._low) and np.isfinite(self._high) and self._low != self._high)
+        return self.is_finite and bool(self._low != self._high)

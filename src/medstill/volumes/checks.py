@@ -130,14 +130,15 @@ class _NiftiHeader:
 
 def _nifti_header(path: Path, head: bytes) -> _NiftiHeader:
     for order in "<>":
-        for size, dim, datatype, bits, pixdim, offset in (
-            (348, "8h:40", "h:70", "h:72", "8f:76", "f:108"),
-            (540, "8q:16", "h:12", "h:14", "8d:104", "q:168"),
+        for size, dim, datatype, bits, pixdim, offset, codes, forms in (
+            (348, "8h:40", "h:70", "h:72", "8f:76", "f:108", "2h:252", "18f:256"),
+            (540, "8q:16", "h:12", "h:14", "8d:104", "q:168", "2i:344", "18d:352"),
         ):
             if len(head) >= size and struct.unpack_from(f"{order}i", head)[0] == size:
                 read = _Fields(order, head)
                 kind = _NIFTI_FLOATS.get(int(read(datatype)[0]))
                 _demand_size(path, read(dim), read(offset)[0])
+                _demand_place(path, read(codes), read(forms))
                 return _NiftiHeader(
                     dim=tuple(int(value) for value in read(dim)),
                     pixdim=tuple(float(value) for value in read(pixdim)),
@@ -159,6 +160,16 @@ def _demand_size(path: Path, dim: Sequence[float], offset: float) -> None:
         raise truncated(path, f"a header with 1 to {len(sizes)} axes and their sizes", shown)
     if not 0 <= offset <= _GREATEST_OFFSET:
         raise truncated(path, "a header that says where the voxels begin", f"{offset:g} bytes")
+
+
+def _demand_place(path: Path, codes: Sequence[float], forms: Sequence[float]) -> None:
+    """Refuse a qform or sform in use that lies nowhere."""
+    used = (*(forms[:6] if codes[0] > 0 else ()), *(forms[6:] if codes[1] > 0 else ()))
+    if not all(map(math.isfinite, used)):
+        raise GeometryError(
+            f"'{path}' has a place that is no number: expected a finite qform and sform, found "
+            "NaN or Inf in its header. Convert the image anew."
+        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from medstill.errors import GeometryError, UnreadableFileError, require
+from medstill.errors import GeometryError, IntensityError, UnreadableFileError, require
+from medstill.volumes.axes import check_axes
 from medstill.volumes.checks import check_file, check_spacing, is_dicom, quiet, readable, truncated
 from medstill.volumes.dicom import choose_series, read_series
 
@@ -40,7 +41,9 @@ def load(path: Path) -> sitk.Image:
 
     Raises:
         UnreadableFileError: The file is missing, truncated, damaged or of an unknown format.
-        GeometryError: It has four dimensions, or a spacing that is not positive.
+        GeometryError: It has several time points, a spacing that is not positive, axes that are
+            not at right angles, or no place.
+        IntensityError: Its numbers are complex.
     """
     if path.is_dir():
         return read_series(choose_series(path)).image
@@ -55,11 +58,12 @@ def load(path: Path) -> sitk.Image:
     if dicom:
         return read_series(choose_series(path)).image
     image = _read_gif(path) if suffix_of(path) == ".gif" else _read_itk(path)
-    image = _without_alpha(_three_dimensional(image, path))
+    image = _without_alpha(_three_dimensional(_real(image, path), path))
     if is_flat(path):
         image.SetSpacing((1.0, 1.0, 1.0))
         image.SetOrigin((0.0, 0.0, 0.0))
     check_spacing(path, image.GetSpacing())
+    check_axes(image, f"'{path}'")
     # Headers may carry names and dates, which must go no further.
     for key in image.GetMetaDataKeys():
         image.EraseMetaData(key)
@@ -115,10 +119,22 @@ def _read_gif(path: Path) -> sitk.Image:
     return image
 
 
+def _real(image: sitk.Image, path: Path) -> sitk.Image:
+    if image.GetPixelID() not in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        return image
+    raise IntensityError(
+        f"'{path}' holds complex numbers: expected real ones. Save their magnitude as an image of "
+        "its own."
+    )
+
+
 def _three_dimensional(image: sitk.Image, path: Path) -> sitk.Image:
     size = image.GetSize()
     if len(size) == 3:
         return image
+    if len(size) == 4 and size[3] == 1:
+        only: sitk.Image = image[:, :, :, 0]
+        return only
     if len(size) == 2:
         volume: sitk.Image = sitk.JoinSeries([image], 0.0, 1.0)
         return volume

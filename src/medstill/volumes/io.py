@@ -209,8 +209,10 @@ def write_image(image: sitk.Image, path: Path) -> None:
             sitk.WriteImage(image, str(draft), suffix not in (".nii", ".jpg", ".jpeg"))
             _check_written(draft, image, suffix)
         except (RuntimeError, DataError) as error:
+            cut = isinstance(error, DataError)
+            found = "what came to the disk is not what was written" if cut else reason(error)
             raise StorageError(
-                f"'{path}' could not be written ({reason(error)}). Check the free space of that "
+                f"'{path}' could not be written ({found}). Check the free space of that "
                 f"disk, and that '{suffix}' holds {image.GetPixelIDTypeAsString()}."
             ) from error
 

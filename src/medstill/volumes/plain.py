@@ -135,6 +135,7 @@ def _described(head: bytes) -> tuple[int, tuple[int, int, int]]:
         and slope in (0.0, 1.0)
         and intercept == 0.0
         and all(math.isfinite(step) and step > 0 for step in spacing_mm)
+        and all(map(math.isfinite, struct.unpack_from("<18f", head, 256)))
     )
     return (number if plain else 0), (x, y, z)
 

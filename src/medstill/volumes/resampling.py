@@ -7,6 +7,7 @@ import math
 import numpy as np
 import SimpleITK as sitk
 
+from medstill.errors import GeometryError
 from medstill.volumes.geometry import (
     canonical_spacing_zyx_mm,
     geometry_of,
@@ -17,6 +18,8 @@ from medstill.volumes.records import FloatArray, Geometry, LabelArray
 
 _FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 _MOST_INTERPOLATED_LABELS = 32
+MOST_COARSER = 60.0
+"""How many times as coarse an image may become: ITK's Gaussian is NaN from about 64 on."""
 
 
 def resample_image(image: sitk.Image, grid: Geometry) -> FloatArray:
@@ -34,12 +37,16 @@ def resample_image(image: sitk.Image, grid: Geometry) -> FloatArray:
     Returns:
         float32 array `(Z, Y, X)` on the grid.
 
+    Raises:
+        GeometryError: An axis would become more than `MOST_COARSER` times as coarse.
+
     References:
         Cardoso et al., Scale factor point spread function matching, MICCAI 2015.
     """
     image = sitk.Cast(image, sitk.sitkFloat32)
     if geometry_of(image) == grid:
         return sitk.GetArrayFromImage(image)
+    _demand_near(image, grid)
     variances = [
         (old**2) * max((new / old) ** 2 - 1.0, 0.0) / _FWHM_PER_SIGMA**2
         for old, new in zip(image.GetSpacing(), grid.spacing_xyz_mm, strict=True)
@@ -47,6 +54,16 @@ def resample_image(image: sitk.Image, grid: Geometry) -> FloatArray:
     if any(variance > 0 for variance in variances):
         image = sitk.DiscreteGaussian(image, variances, 256, 0.01, True)
     return sitk.GetArrayFromImage(onto_grid(image, grid, sitk.sitkLinear))
+
+
+def _demand_near(image: sitk.Image, grid: Geometry) -> None:
+    for found, wanted in zip(image.GetSpacing(), grid.spacing_xyz_mm, strict=True):
+        if wanted > MOST_COARSER * found:
+            raise GeometryError(
+                f"A spacing of {found:.4g} mm is too fine to be brought to {wanted:.4g} mm: "
+                f"expected at least 1/{MOST_COARSER:g} of it. Check that the header has "
+                "millimetres, or resample the image first."
+            )
 
 
 def resample_label(label: sitk.Image, grid: Geometry) -> LabelArray:
