@@ -30,6 +30,7 @@ except ModuleNotFoundError:
 
 with atheris.instrument_imports(include=["medstill.deploy", "medstill.config"]):
     from medstill.deploy.contract import METADATA_KEY, read_contract
+    from medstill.deploy.digest import GRAPH_KEY
     from medstill.deploy.metadata import contract_in, text_of
     from medstill.errors import ModelFileError
 
@@ -51,8 +52,14 @@ def look(content: bytes) -> None:
 
 
 def without_weights(path: Path) -> bytes:
-    """A file with one value in place of each array of its network, which the reader takes."""
+    """A file with one value in place of each array of its network, which the reader takes.
+
+    It has no checksum either: no change would get past it.
+    """
     model = onnx.load(path)
+    kept = [entry for entry in model.metadata_props if entry.key != GRAPH_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
     for entry in model.graph.initializer:
         one = np.zeros(1, numpy_helper.to_array(entry).dtype)
         entry.CopyFrom(numpy_helper.from_array(one, entry.name))

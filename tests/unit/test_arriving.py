@@ -187,9 +187,7 @@ def test_voxels_that_are_no_numbers_are_refused_as_ever(tmp_path, value, place):
 def test_no_plane_that_holds_nan_is_given_away(tmp_path):
     values = sitk.GetArrayFromImage(image("f4", shape=(40, 64, 64)))
     values[20, 3, 4] = np.nan
-    path = stored(tmp_path, sitk.GetImageFromArray(values))
-    assert plain_nifti(path) is not None
-    with opened([path]) as scan:
+    with opened([stored(tmp_path, sitk.GetImageFromArray(values))]) as scan:
         for stop in range(1, 21):
             with contextlib.suppress(MedstillError):
                 scan.wait(stop)

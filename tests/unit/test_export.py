@@ -12,6 +12,7 @@ from torch import nn
 from medstill.config import NetworkConfig
 from medstill.deploy import export as export_module
 from medstill.deploy.contract import METADATA_KEY, Contract, NetworkSummary, Origin
+from medstill.deploy.digest import GRAPH_KEY
 from medstill.deploy.export import Evidence, export_onnx
 from medstill.deploy.runtime import load_model
 from medstill.deploy.segmentation import segment
@@ -141,7 +142,7 @@ def test_the_file_is_folded_and_speaks_of_no_machine(exported):
     model = onnx.load(path)
     assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
     assert {node.domain for node in model.graph.node} == {""}
-    assert [entry.key for entry in model.metadata_props] == [METADATA_KEY]
+    assert [entry.key for entry in model.metadata_props] == [METADATA_KEY, GRAPH_KEY]
     content = path.read_bytes()
     for word in (b".py", b"site-packages", b"stack_trace", b"/home", b"/work"):
         assert word not in content

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import onnx
 
+from medstill.deploy.digest import GRAPH_KEY, digest_of
+
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write the graph; the same graph gives the same bytes."""
+    """Write the graph and its checksum; the same graph gives the same bytes."""
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    texts[GRAPH_KEY] = digest_of(model.graph.SerializeToString(deterministic=True))
+    _write_texts(model, texts)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
@@ -41,9 +46,13 @@ def forget_sources(model: onnx.ModelProto) -> None:
 
 def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
     """Store texts by key instead of those that are there, and that medstill wrote the file."""
-    del model.metadata_props[:]
     model.producer_name = "medstill"
     model.producer_version = ""
-    for key, value in metadata.items():
+    _write_texts(model, metadata)
+
+
+def _write_texts(model: onnx.ModelProto, texts: Mapping[str, str]) -> None:
+    del model.metadata_props[:]
+    for key, value in texts.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value

@@ -15,6 +15,7 @@ from typing import Final
 
 from medstill.deploy import messages
 from medstill.deploy.contract import MOST_CHARACTERS, Contract, read_contract
+from medstill.deploy.digest import check_graph
 from medstill.deploy.wire import Message, Reader, Span, WireError
 from medstill.errors import ModelFileError
 
@@ -186,6 +187,7 @@ class _Model:
         operators = Counter(self._operator(span) for span in graph.spans.get("node", []))
         for span in graph.spans.get("initializer", []):
             self._tensor(span)
+        check_graph(reader.content, model.spans["graph"][0], metadata)
         return ModelText(
             size_bytes=len(reader.content),
             producer=model.text("producer_name"),
