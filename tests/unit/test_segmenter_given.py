@@ -151,3 +151,18 @@ def test_a_channel_file_alone_is_told_what_is_missing(tmp_path):
     sitk.WriteImage(image_of(values()), tmp_path / "a_0000.nii.gz")
     with pytest.raises(DataError, match=r"2 channel.*CASE_0000, CASE_0001, \.\.\. side by side"):
         segmenter(tmp_path / "a_0000.nii.gz")
+
+
+@pytest.mark.parametrize("given", [[[1.0]], b"scan.nii.gz", None, 7])
+def test_what_is_no_image_is_told_to_be_none_with_and_without_a_spacing(segmenter, given):
+    for options in ({}, {"spacing_zyx_mm": SPACING}):
+        with pytest.raises(ShapeError, match="Expected a path, a SimpleITK image or a NumPy array"):
+            segmenter(given, **options)
+
+
+@pytest.mark.parametrize("given", [42, None, b"model.onnx"])
+def test_what_is_no_model_is_told_to_be_none(given):
+    with pytest.raises(
+        ConfigError, match=r"an exported file or a loaded model, got (int|None|byt)"
+    ):
+        Segmenter(given)

@@ -50,11 +50,7 @@ def scan_of_array(array: Any, channels: int, spacing_zyx_mm: Any) -> Arriving:
         GeometryError: The spacing is not three positive numbers.
         IntensityError: Its values are no numbers, or not finite.
     """
-    if not hasattr(array, "__array__"):
-        raise ShapeError(
-            f"Expected a path, a SimpleITK image or a NumPy array, got {type(array).__name__}. "
-            "Make an array of it first (numpy.asarray)."
-        )
+    demand_array(array)
     values = np.asarray(array)
     _check_axes(values.shape, channels)
     steps_mm = _spacing(spacing_zyx_mm)
@@ -67,6 +63,19 @@ def scan_of_array(array: Any, channels: int, spacing_zyx_mm: Any) -> Arriving:
         image = sitk.GetImageFromArray(values)
     image.SetSpacing(steps_mm[::-1])
     return arrived(image)
+
+
+def demand_array(given: Any) -> None:
+    """Demand what NumPy takes for an array without a loop over its numbers.
+
+    Raises:
+        ShapeError: It is something else.
+    """
+    if not hasattr(given, "__array__"):
+        raise ShapeError(
+            f"Expected a path, a SimpleITK image or a NumPy array, got {type(given).__name__}. "
+            "Make an array of it first (numpy.asarray)."
+        )
 
 
 def _check_axes(shape: tuple[int, ...], channels: int) -> None:

@@ -13,7 +13,7 @@ from medstill.deploy.calls import Float32Array
 from medstill.deploy.contract import Contract
 from medstill.deploy.devices import CPU
 from medstill.deploy.files import scan_files
-from medstill.deploy.given import scan_of_array, scan_of_image
+from medstill.deploy.given import demand_array, scan_of_array, scan_of_image
 from medstill.deploy.runtime import load_model
 from medstill.deploy.segmentation import Segmentation, SegmentOptions, segment
 from medstill.deploy.stopwatch import Stopwatch
@@ -70,8 +70,14 @@ class Segmenter:
 
         Raises:
             ModelFileError: The file is not ours or damaged.
-            ConfigError: The device is not available, or a number is out of its range.
+            ConfigError: It is neither, the device is not available, or a number is out of its
+                range.
         """
+        if not (isinstance(model, str | Path) or hasattr(model, "contract")):
+            raise ConfigError(
+                f"Expected an exported file or a loaded model, got {type(model).__name__}. Give "
+                "the path of the file that 'medstill export' wrote."
+            )
         if isinstance(model, str | Path):
             model = load_model(model, threads=threads, device=device)
         elif threads is not None or device != CPU:
@@ -117,6 +123,8 @@ class Segmenter:
             ShapeError: The array has other axes, or no voxels.
         """
         has_grid = isinstance(image, Path | str | sitk.Image)
+        if not has_grid:
+            demand_array(image)
         if has_grid == (spacing_zyx_mm is not None):
             raise GeometryError(
                 "Expected spacing_zyx_mm (in mm) with an array and only with it: an image has its "
