@@ -56,6 +56,9 @@ class Plan:
     slopes: tuple[float, ...] = (1.0,)
     seed: int = 0
     image_type: str = "AXIAL"
+    photometric: str = "MONOCHROME2"
+    bits_stored: int = 12
+    signed: bool = False
 
     def order(self) -> list[int]:
         """Slice index of each instance."""
@@ -72,7 +75,8 @@ class Plan:
         """Stored pixels `(Z, Y, X)` in the order of the slice indices: a bright blob in noise."""
         noise = np.random.default_rng(self.seed).integers(900, 1100, self.size)
         grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in self.size), indexing="ij"))
-        return np.where((grid**2).sum(axis=0) < 0.5, noise + 150, noise).astype("<u2")
+        blob = np.where((grid**2).sum(axis=0) < 0.5, noise + 150, noise)
+        return (blob - 1000).astype("<i2") if self.signed else blob.astype("<u2")
 
     def slope(self, index: int) -> float:
         """Rescale slope of a slice."""
@@ -96,7 +100,7 @@ def write_series(folder: Path, plan: Plan) -> Path:
     pixels_ZYX = plan.pixels()
     for number, index in enumerate(plan.order(), start=1):
         data = _dataset(plan, PLAIN[plan.modality], number)
-        _image(data, pixels_ZYX[index])
+        _image(data, plan, pixels_ZYX[index])
         data.ImagePositionPatient = _texts(plan.position(index))
         data.ImageOrientationPatient = _texts([*plan.row, *plan.column])
         data.PixelSpacing, data.SliceThickness = _texts(plan.spacing[:2]), str(plan.spacing[2])
@@ -115,7 +119,7 @@ def write_frames(path: Path, plan: Plan) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     data = _dataset(plan, ENHANCED[plan.modality], 1)
     order = plan.order()
-    _image(data, plan.pixels()[order])
+    _image(data, plan, plan.pixels()[order])
     data.NumberOfFrames, data.InstanceNumber = len(order), 1
     shared, measures, orientation = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = _texts(plan.spacing[:2]), str(plan.spacing[2])
@@ -164,11 +168,11 @@ def _dataset(plan: Plan, sop_class: str, number: int) -> Any:
     return data
 
 
-def _image(data: Any, pixels: np.ndarray) -> None:
+def _image(data: Any, plan: Plan, pixels: np.ndarray) -> None:
     data.Rows, data.Columns = pixels.shape[-2:]
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
-    data.PixelRepresentation, data.PixelData = 0, pixels.astype("<u2").tobytes()
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, plan.photometric
+    data.BitsAllocated, data.BitsStored, data.HighBit = 16, plan.bits_stored, plan.bits_stored - 1
+    data.PixelRepresentation, data.PixelData = int(plan.signed), pixels.tobytes()
 
 
 def _texts(values: Any) -> list[str]:

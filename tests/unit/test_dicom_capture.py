@@ -99,12 +99,13 @@ def test_the_object_is_valid(tmp_path: Path, frames: bool, empty: bool) -> None:
     assert not any(element.tag.is_private for element in data.iterall())
 
 
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("frames", [False, True], ids=["slices", "frames"])
 def test_it_shows_the_image_of_the_slice_in_the_window_of_the_network(
-    tmp_path: Path, frames: bool
+    tmp_path: Path, frames: bool, photometric: str
 ) -> None:
     """Noise around -24 HU beside a blob 150 HU above it, in a window from -160 to 240 HU."""
-    plan = Plan(shuffled=True, step=-1)
+    plan = Plan(shuffled=True, step=-1, photometric=photometric)
     made = make(tmp_path, plan, frames=frames, write="write_capture", values=_blob())
     data: Any = pydicom.dcmread(made.path)
     (reference,) = data.SourceImageSequence

@@ -90,12 +90,17 @@ def _no_position(data: Any) -> None:
     del _frames(data)[2].PlanePositionSequence
 
 
+def _slope_of_zero(data: Any) -> None:
+    _frames(data)[0].PixelValueTransformationSequence[0].RescaleSlope = "0"
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (_gap, r"gap or uneven.*found 6 mm between 'a\.dcm frame 4' and 'a\.dcm frame 5'"),
         (_same_place, r"same position \(1 times\).*'a\.dcm frame 1' and 'a\.dcm frame 2'"),
         (_no_groups, r"5 frames: expected the place of each.*cine"),
+        (_slope_of_zero, r"rescale slope of 0 \(a\.dcm frame 1\): expected another number"),
         (_no_position, r"expected 3 numbers.*position\) of frame 3, found ''"),
     ],
 )

@@ -154,14 +154,14 @@ def read_series(series: SeriesInfo) -> DicomImage:
 
         return DicomImage(read_frames(_only_file(series)), (headers[0].path,))
     if len(headers) == 1:
-        image = read_pixels(series.files)
+        image = read_pixels(headers)
         image.SetSpacing((*image.GetSpacing()[:2], headers[0].thickness_mm))
         return DicomImage(image, series.files)
     check_alike(headers, series.folder)
     ordered, step_mm = sorted_along_normal(headers, series.folder)
     sources = tuple(header.path for header in ordered)
     kinds = {tuple(header.tags.get(name) for name in PIXEL_TAGS) for header in headers}
-    image = read_pixels(sources, types_vary=len(kinds) > 1)
+    image = read_pixels(ordered, types_vary=len(kinds) > 1)
     image.SetSpacing((*image.GetSpacing()[:2], step_mm))
     return DicomImage(image, sources)
 

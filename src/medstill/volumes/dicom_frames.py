@@ -8,6 +8,7 @@ pydicom.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,13 @@ _GROUPS = {
     "slope": ("PixelValueTransformationSequence", "RescaleSlope"),
     "intercept": ("PixelValueTransformationSequence", "RescaleIntercept"),
 }
+_PIXELS = {
+    "photometric": "PhotometricInterpretation",
+    "signed": "PixelRepresentation",
+    "bits_stored": "BitsStored",
+    "bits_allocated": "BitsAllocated",
+}
+_RESCALE = {"slope": "RescaleSlope", "intercept": "RescaleIntercept"}
 
 
 def read_frames(header: Slice) -> sitk.Image:
@@ -39,7 +47,7 @@ def read_frames(header: Slice) -> sitk.Image:
 
     Raises:
         UnreadableFileError: The file is truncated or damaged.
-        GeometryError: The frames form no rectangular grid.
+        GeometryError: The frames form no rectangular grid, or are not rescaled alike.
         MissingExtraError: pydicom is not installed.
     """
     pydicom = require("pydicom", "dicom")
@@ -52,7 +60,8 @@ def read_frames(header: Slice) -> sitk.Image:
     ordered, step_mm = list(frames), frames[0].thickness_mm
     if len(frames) > 1:
         ordered, step_mm = sorted_along_normal(frames, header.path)
-    return _placed(_rescaled(read_pixels([header.path]), frames), ordered, step_mm)
+    whole = replace(header, tags=_decoded(dataset))
+    return _placed(_rescaled(read_pixels([whole]), frames), ordered, step_mm)
 
 
 def frame_headers(dataset: Dataset, path: Path) -> tuple[Slice, ...]:
@@ -68,6 +77,17 @@ def frame_headers(dataset: Dataset, path: Path) -> tuple[Slice, ...]:
             "an enhanced object or as single slices."
         )
     return tuple(Slice(path, _tags(own, shared), size, index) for index, own in enumerate(frames))
+
+
+def _decoded(dataset: Dataset) -> dict[str, str]:
+    """What decides how GDCM decodes the object: all frames by the first rescale that it finds."""
+    shared = _first(dataset, "SharedFunctionalGroupsSequence")
+    first = _first(dataset, "PerFrameFunctionalGroupsSequence")
+    group = "PixelValueTransformationSequence"
+    rescale = _first(shared, group) or _first(first, group) or dataset
+    found = {name: dataset.get(keyword) for name, keyword in _PIXELS.items()}
+    found |= {name: rescale.get(keyword) for name, keyword in _RESCALE.items()}
+    return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def _tags(own: Any, shared: Any) -> dict[str, str]:
@@ -103,7 +123,13 @@ def _rescaled(image: sitk.Image, frames: Sequence[Slice]) -> NDArray[Any]:
 
 
 def _rescale(frame: Slice) -> tuple[float, float]:
-    return float(frame.tags.get("slope", "1")), float(frame.tags.get("intercept", "0"))
+    slope, intercept = float(frame.tags.get("slope", "1")), float(frame.tags.get("intercept", "0"))
+    if slope:
+        return slope, intercept
+    raise GeometryError(
+        f"'{frame.path}' has a rescale slope of 0 ({frame.name}): expected another number, since "
+        "it makes all intensities of a frame equal. Export the series again."
+    )
 
 
 def _placed(values_ZYX: NDArray[Any], ordered: Sequence[Slice], step_mm: float) -> sitk.Image:

@@ -27,6 +27,7 @@ TAGS = {
     "thickness": "0018|0050",
     "slope": "0028|1053",
     "intercept": "0028|1052",
+    "photometric": "0028|0004",
     "signed": "0028|0103",
     "bits_stored": "0028|0101",
     "bits_allocated": "0028|0100",
@@ -103,6 +104,12 @@ class Slice:
         """Thickness of the slice where it stands, else 1."""
         found = _decimal(self.tags.get("thickness", ""))
         return found if found is not None and found > 0 else 1.0
+
+    @property
+    def rescale(self) -> tuple[float, float]:
+        """Slope and intercept as GDCM takes them: without a value, or a slope of 0, 1 and 0."""
+        slope, intercept = (_decimal(self.tags.get(name, "")) for name in ("slope", "intercept"))
+        return slope or 1.0, intercept or 0.0
 
     def numbers(self, name: str, count: int) -> tuple[float, ...]:
         """A tag of several numbers.

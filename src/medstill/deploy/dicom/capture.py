@@ -19,7 +19,7 @@ from medstill.deploy.dicom.picture import Entry, Picture, areas, largest_slices,
 from medstill.deploy.dicom.sources import Plane, Sources, describing, read_sources, reference
 from medstill.volumes.dicom_frames import read_frames
 from medstill.volumes.dicom_headers import Slice
-from medstill.volumes.dicom_pixels import read_pixels
+from medstill.volumes.dicom_pixels import read_file
 from medstill.volumes.geometry import array_CZYX
 from medstill.volumes.intensity import scale
 
@@ -86,7 +86,7 @@ def _draw(
 def _grays(shown: Sequence[Plane], contract: Contract) -> NDArray[np.floating]:
     """The shown slices `(planes, Y, X)` as the network sees them, between 0 and 1."""
     if shown[0].frame is None:
-        raw = np.stack([array_CZYX(read_pixels([plane.path]))[0, 0] for plane in shown])
+        raw = np.stack([array_CZYX(read_file(plane.path))[0, 0] for plane in shown])
     else:
         whole = read_frames(Slice(shown[0].path, {}, (0, 0, 0)))
         raw = array_CZYX(whole)[0][[plane.z for plane in shown]]
