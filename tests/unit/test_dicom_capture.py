@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_made import make
+from dicom_made import changed, make
 from test_contract import contract
 
 from dicom_factory import Plan, turned
 from dicom_peers import errors_of
+from medstill.deploy import dicom
 
 pydicom = pytest.importorskip("pydicom", reason="the series are written with pydicom")
 pytest.importorskip("highdicom", reason="the objects are written with highdicom")
@@ -94,7 +95,6 @@ def test_the_object_is_valid(tmp_path: Path, frames: bool, empty: bool) -> None:
     made = make(tmp_path, plan, frames=frames, write="write_capture", values=values)
     assert errors_of(made.path) == []
     data: Any = pydicom.dcmread(made.path)
-    assert data.BurnedInAnnotation == "NO"
     assert (data.PatientID, data.SOPClassUID) == ("4711", "1.2.840.10008.5.1.4.1.1.7")
     assert not any(element.tag.is_private for element in data.iterall())
 
@@ -129,3 +129,51 @@ def test_it_shows_the_image_of_the_slice_in_the_window_of_the_network(
     coloured = np.abs(centres[..., 0] - centres[..., 1]) > 5
     np.testing.assert_array_equal(coloured, ~outside)
     assert contract().terms[0].colour_rgb == (0xA0, 0x5F, 0xC4)
+
+
+def _said(tmp_path: Path, frames: bool, **of_one: Any) -> Any:
+    """The preview of images of which all say what is said, or one of them where it is a list."""
+    made = make(tmp_path, Plan(), frames=frames, write="write_capture", values=_blob())
+    numbers = iter(range(5))
+
+    def say(data: Any) -> None:
+        number = next(numbers)
+        for name, value in of_one.items():
+            found = value[number] if isinstance(value, list) else value
+            if found:
+                setattr(data, name, found)
+
+    changed(made, say)
+    dicom.write_capture(made.label, made.sources, contract(), made.path)
+    assert errors_of(made.path) == []
+    return pydicom.dcmread(made.path)
+
+
+@pytest.mark.parametrize("frames", [False, True], ids=["slices", "frames"])
+def test_what_is_burned_in_or_lossy_is_so_in_the_preview(tmp_path: Path, frames: bool) -> None:
+    said = {
+        "BurnedInAnnotation": "YES",
+        "LossyImageCompression": "01",
+        "LossyImageCompressionRatio": ["8.5"] * 5,
+        "LossyImageCompressionMethod": ["ISO_10918_1"] * 5,
+    }
+    data = _said(tmp_path, frames, **said)
+    assert (data.BurnedInAnnotation, data.LossyImageCompression) == ("YES", "01")
+    assert data.LossyImageCompressionRatio == 8.5
+    assert data.LossyImageCompressionMethod == "ISO_10918_1"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (None, None),
+        ("NO", "NO"),
+        (["NO", "NO", "NO", "NO", "YES"], "YES"),
+        ([None, "NO", "NO", "NO", "NO"], None),
+        ([None, None, "YES", None, None], "YES"),
+    ],
+)
+def test_what_images_do_not_say_stays_unsaid(tmp_path: Path, said: Any, expected: Any) -> None:
+    data = _said(tmp_path, False, BurnedInAnnotation=said)
+    assert data.get("BurnedInAnnotation") == expected
+    assert "LossyImageCompressionRatio" not in data

@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from highdicom.sc import SCImage
 from numpy.typing import NDArray
+from pydicom import Dataset
 
 from medstill.deploy.contract import Contract
 from medstill.deploy.dicom.identity import heading, patient, save
@@ -63,12 +64,31 @@ def write_capture(
             **heading(held.first, contract, 3, "Preview"),
         )
         made.copy_patient_and_study_information(held.first)
-        made.BurnedInAnnotation = "NO"
+        _say_of_pixels(made, held.datasets)
         # Whether the body part is paired is unknown: demanded, though without a value.
         made.add_new("Laterality", "CS", None)
         made.DerivationDescription = contract.intended_use
         made.SourceImageSequence = [reference(plane.dataset, plane.frame) for plane in shown]
         return save(made, path)
+
+
+def _say_of_pixels(made: Dataset, sources: Sequence[Dataset]) -> None:
+    """Say of the picture what the images say of their pixels, since it shows these.
+
+    What they do not say stays unsaid: an image without these attributes may be either
+    (PS3.3, C.7.6.1). Once lossy, always lossy (C.7.6.1.1.5).
+    """
+    for name, warns in (("BurnedInAnnotation", "YES"), ("LossyImageCompression", "01")):
+        said = {str(source.get(name) or "") for source in sources}
+        agreed = min(said) if len(said) == 1 else ""
+        value = warns if warns in said else agreed
+        if value:
+            setattr(made, name, value)
+    if made.get("LossyImageCompression") == "01":
+        lossy = next(one for one in sources if one.get("LossyImageCompression") == "01")
+        for name in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if lossy.get(name):
+                setattr(made, name, lossy[name].value)
 
 
 def _draw(
