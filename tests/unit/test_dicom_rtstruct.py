@@ -11,7 +11,7 @@ from dicom_made import PLANS, Made, make
 from test_contract import contract
 
 from dicom_factory import FRAME_OF_REFERENCE, STUDY, Plan
-from dicom_peers import errors_of, on_grid, structures_of
+from dicom_peers import dump_of, errors_of, on_grid, structures_of
 
 pydicom = pytest.importorskip("pydicom", reason="the series are written with pydicom")
 pytest.importorskip("highdicom", reason="the objects are written with highdicom")
@@ -137,6 +137,28 @@ def test_plastimatch_fills_them_to_the_mask(tmp_path: Path) -> None:
     found = structures_of(made.path, tmp_path / "series", tmp_path / "filled")
     for name, value in (("spleen", 1), ("Milz & Ärger", 2)):
         np.testing.assert_array_equal(on_grid(found[name], made.label), values == value)
+
+
+def _comb(tmp_path: Path) -> Made:
+    """A contour of more text than an element of explicit VR can hold as numbers."""
+    values = np.zeros((2, 6, 1100), dtype=np.uint8)
+    values[0, 1:5, ::2], values[0, 3] = 1, 1
+    return make(tmp_path, Plan(size=values.shape), values=values, write="write_rtstruct")
+
+
+def test_a_contour_of_more_than_64_kib_is_whole(tmp_path: Path) -> None:
+    made = _comb(tmp_path)
+    data: Any = pydicom.dcmread(made.path)
+    element = data.ROIContourSequence[0].ContourSequence[0].get_item("ContourData")
+    assert len(element.value) > 65534
+    assert data.file_meta.TransferSyntaxUID.is_implicit_VR
+    np.testing.assert_array_equal(back(made), made.values)
+
+
+def test_dcmtk_finds_a_contour_of_more_than_64_kib(tmp_path: Path) -> None:
+    dump = dump_of(_comb(tmp_path).path)
+    assert "(3006,0050) DS" in dump
+    assert "(3006,0050) UN" not in dump
 
 
 def test_each_contour_names_the_slice_on_which_it_lies(tmp_path: Path) -> None:

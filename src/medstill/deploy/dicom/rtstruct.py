@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from pydicom import DataElement, Dataset
 from pydicom.config import IGNORE
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
 from medstill.deploy.contract import Contract
 from medstill.deploy.dicom.contours import outlines
@@ -52,7 +52,8 @@ def write_rtstruct(
         made = highdicom.SOPClass(
             sop_class_uid=RTStructureSetStorage,
             modality="RTSTRUCT",
-            transfer_syntax_uid=ExplicitVRLittleEndian,
+            # With explicit VR a contour of more than 64 KiB would be of VR UN (PS3.5, 6.2.2).
+            transfer_syntax_uid=ImplicitVRLittleEndian,
             **patient(held.first),
             **heading(held.first, contract, 2, "Structures"),
         )
