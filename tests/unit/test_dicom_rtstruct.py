@@ -18,6 +18,7 @@ pytest.importorskip("highdicom", reason="the objects are written with highdicom"
 pytest.importorskip("contourpy", reason="the contours are drawn by contourpy")
 
 from medstill.deploy import dicom  # noqa: E402
+from medstill.deploy.dicom import contours  # noqa: E402
 from medstill.deploy.dicom.contours import outlines  # noqa: E402
 from medstill.volumes.terms import terms_of  # noqa: E402
 
@@ -78,6 +79,39 @@ def test_any_mask_comes_back(share: float) -> None:
     for seed in range(20):
         mask = np.random.default_rng(seed).random((11, 13)) < share
         np.testing.assert_array_equal(union(mask), mask)
+
+
+def _joined_slowly(rings: list[np.ndarray]) -> np.ndarray:
+    """Every distance anew before each join."""
+    outline, holes = rings[0], list(rings[1:])
+    while holes:
+        gaps = [np.linalg.norm(outline[:, None] - hole[None], axis=2) for hole in holes]
+        best = min(range(len(holes)), key=lambda index: gaps[index].min())
+        here, there = np.unravel_index(gaps[best].argmin(), gaps[best].shape)
+        hole = np.roll(holes.pop(best), -there, axis=0)
+        outline = np.concatenate([outline[: here + 1], hole, hole[:1], outline[here:]])
+    return outline
+
+
+@pytest.mark.parametrize("pairs", [1, 50, 10**6])
+def test_holes_are_joined_by_the_shortest_channels(
+    monkeypatch: pytest.MonkeyPatch, pairs: int
+) -> None:
+    """Corners at random, so that no two gaps are equal and the order is one."""
+    monkeypatch.setattr(contours, "_MOST_PAIRS", pairs)
+    for seed in range(10):
+        generator = np.random.default_rng(seed)
+        rings = [generator.random((count, 2)) for count in (9, 3, 7, 4, 4, 12, 5)]
+        np.testing.assert_array_equal(contours._joined(rings), _joined_slowly(rings))
+
+
+def test_many_holes_are_joined() -> None:
+    """More than a search of all distances before each join would get through."""
+    mask = np.ones((121, 163), dtype=bool)
+    mask[1:-1:3, 1:-1:3] = False
+    (polygon,) = outlines(mask)
+    assert (~mask).sum() == 2160
+    np.testing.assert_array_equal(filled(polygon, mask.shape), mask)
 
 
 def back(made: Made) -> np.ndarray:

@@ -7,13 +7,16 @@ squares), so whoever fills it by the centres of voxels gets the mask back exactl
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, final
 
 import numpy as np
 from contourpy import FillType, contour_generator
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
+_MOST_PAIRS = 2**21
+"""How many distances are held at a time."""
 
 
 def outlines(mask_YX: NDArray[np.bool_]) -> list[Points]:
@@ -55,17 +58,61 @@ def _corners(closed: Points) -> Points:
 def _joined(rings: list[Points]) -> Points:
     """The first ring with all others cut into it, the nearest first."""
     outline, holes = rings[0], rings[1:]
-    while holes:
-        gaps = [_nearest(outline, hole) for hole in holes]
-        best = min(range(len(holes)), key=lambda index: gaps[index][0])
-        _, here, there = gaps[best]
-        hole = np.roll(holes.pop(best), -there, axis=0)
+    if not holes:
+        return outline
+    gaps = _Gaps(holes)
+    gaps.approach(outline, 0)
+    for _ in holes:
+        best, here, there = gaps.take_nearest()
+        hole = np.roll(holes[best], -there, axis=0)
         outline = np.concatenate([outline[: here + 1], hole, hole[:1], outline[here:]])
+        gaps.shift(here, len(hole) + 2)
+        gaps.approach(hole, here + 1)
     return outline
 
 
-def _nearest(outline: Points, hole: Points) -> tuple[float, int, int]:
-    """The distance of the two nearest corners, and which they are."""
-    squares = ((outline[:, None] - hole[None]) ** 2).sum(axis=2)
-    here, there = np.unravel_index(int(squares.argmin()), squares.shape)
-    return float(squares[here, there]), int(here), int(there)
+@final
+class _Gaps:
+    """The nearest corners of an outline and of each hole that is not yet joined to it.
+
+    Kept up with the corners that the outline gets, since a new search of it for every hole and
+    join would take the cube of the number of holes.
+    """
+
+    def __init__(self, holes: Sequence[Points]) -> None:
+        self._corners = np.concatenate(holes)
+        self._lengths = np.array([len(hole) for hole in holes])
+        self._starts = np.cumsum(self._lengths) - self._lengths
+        self._squares = np.full(len(holes), np.inf)
+        self._here = np.zeros(len(holes), dtype=np.intp)
+        self._there = np.zeros(len(holes), dtype=np.intp)
+        self._open = np.ones(len(holes), dtype=bool)
+
+    def take_nearest(self) -> tuple[int, int, int]:
+        """The nearest open hole, and which corners of outline and hole are nearest."""
+        best = int(np.where(self._open, self._squares, np.inf).argmin())
+        self._open[best] = False
+        return best, int(self._here[best]), int(self._there[best])
+
+    def shift(self, here: int, count: int) -> None:
+        """The outline has got some corners behind one of its own."""
+        self._here[self._here > here] += count
+
+    def approach(self, added: Points, first: int) -> None:
+        """The outline has got these corners, from this number on."""
+        step = max(1, _MOST_PAIRS // len(self._corners))
+        for start in range(0, len(added), step):
+            self._compare(added[start : start + step], first + start)
+
+    def _compare(self, added: Points, first: int) -> None:
+        squares = (added[:, :1] - self._corners[:, 0]) ** 2
+        squares += (added[:, 1:] - self._corners[:, 1]) ** 2
+        of_corner = squares.min(axis=0)
+        of_hole = np.minimum.reduceat(of_corner, self._starts)
+        nearest = of_corner == np.repeat(of_hole, self._lengths)
+        numbers = np.where(nearest, np.arange(len(nearest)), len(nearest))
+        corner = np.minimum.reduceat(numbers, self._starts)
+        closer = of_hole < self._squares
+        self._squares[closer] = of_hole[closer]
+        self._there[closer] = (corner - self._starts)[closer]
+        self._here[closer] = first + squares[:, corner[closer]].argmin(axis=0)
