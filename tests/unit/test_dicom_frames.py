@@ -90,6 +90,10 @@ def _no_position(data: Any) -> None:
     del _frames(data)[2].PlanePositionSequence
 
 
+def _no_rescale(data: Any) -> None:
+    del _frames(data)[1].PixelValueTransformationSequence
+
+
 def _slope_of_zero(data: Any) -> None:
     _frames(data)[0].PixelValueTransformationSequence[0].RescaleSlope = "0"
 
@@ -100,6 +104,10 @@ def _slope_of_zero(data: Any) -> None:
         (_gap, r"gap or uneven.*found 6 mm between 'a\.dcm frame 4' and 'a\.dcm frame 5'"),
         (_same_place, r"same position \(1 times\).*'a\.dcm frame 1' and 'a\.dcm frame 2'"),
         (_no_groups, r"5 frames: expected the place of each.*cine"),
+        (
+            _no_rescale,
+            r"without a RescaleSlope.*1\.0 in 'a\.dcm frame 1' and none in 'a\.dcm frame 2'",
+        ),
         (_slope_of_zero, r"rescale slope of 0 \(a\.dcm frame 1\): expected another number"),
         (_no_position, r"expected 3 numbers.*position\) of frame 3, found ''"),
     ],

@@ -232,6 +232,23 @@ def test_two_frames_of_reference_are_refused(tmp_path: Path) -> None:
         read_series(tmp_path)
 
 
+@pytest.mark.parametrize("value", [None, ""])
+@pytest.mark.parametrize(("name", "found"), [("RescaleSlope", 1), ("RescaleIntercept", -1024)])
+def test_a_rescale_that_only_some_slices_have_is_refused(
+    tmp_path: Path, name: str, found: int, value: str | None
+) -> None:
+    """The others would be taken for rescaled by 1 and 0, which is 1024 HU away."""
+    write(tmp_path, series())
+    data = pydicom.dcmread(tmp_path / "02.dcm")
+    setattr(data, name, value)
+    if value is None:
+        delattr(data, name)
+    data.save_as(tmp_path / "02.dcm")
+    message = rf"without a {name}: .*found {found}.*none in '02\.dcm' \(1 of 5 lack it\).*Export"
+    with pytest.raises(GeometryError, match=message):
+        read_series(tmp_path)
+
+
 def test_a_missing_position_is_refused(tmp_path: Path) -> None:
     write(tmp_path, series())
     data = pydicom.dcmread(tmp_path / "02.dcm")

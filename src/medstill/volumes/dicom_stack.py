@@ -20,10 +20,13 @@ DIRECTION_TOLERANCE = 1e-3
 """How far a direction cosine may differ between the slices of a series."""
 SHIFT_TOLERANCE = 0.5
 """How far a slice may lie beside the normal through the first, in units of the pixel spacing."""
+_RESCALE = {"slope": "RescaleSlope", "intercept": "RescaleIntercept"}
 
 
 def check_alike(slices: Sequence[Slice], folder: Path) -> None:
     """Demand one size, one pixel spacing, one orientation and one frame of reference.
+
+    And that a rescale is stated by all of them or by none.
 
     Raises:
         GeometryError: They differ, or a header does not state them.
@@ -53,6 +56,20 @@ def check_alike(slices: Sequence[Slice], folder: Path) -> None:
                 f"{DIRECTION_TOLERANCE:g}, found {first.tags['orientation']} in "
                 f"'{first.name}' and {item.tags['orientation']} in '{item.name}'. "
                 "Remove the slices that do not belong to the series (such as a scout view)."
+            )
+    _check_rescaled(slices, folder)
+
+
+def _check_rescaled(slices: Sequence[Slice], folder: Path) -> None:
+    for name, tag in _RESCALE.items():
+        with_it = [item for item in slices if item.tags.get(name)]
+        without = [item for item in slices if not item.tags.get(name)]
+        if with_it and without:
+            raise GeometryError(
+                f"'{folder}' mixes slices with and without a {tag}: expected all or none, found "
+                f"{with_it[0].tags[name]} in '{with_it[0].name}' and none in '{without[0].name}' "
+                f"({len(without)} of {len(slices)} lack it), so their intensities cannot be "
+                "compared. Export the series again, or remove the slices that do not belong to it."
             )
 
 
