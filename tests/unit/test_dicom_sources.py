@@ -98,6 +98,15 @@ def test_a_missing_frame_of_reference_is_told(tmp_path: Path) -> None:
         dicom.write_seg(made.label, made.sources, contract(), made.path)
 
 
+def test_images_that_share_one_uid_are_told(tmp_path: Path) -> None:
+    made = make(tmp_path, Plan())
+    changed(made, lambda data: setattr(data, "SOPInstanceUID", "1.2.3"))
+    message = r"same SOPInstanceUID: expected .* the 5 images, found 1\.2\.3 twice.*--format nifti"
+    for write in (dicom.write_seg, dicom.write_rtstruct, dicom.write_capture):
+        with pytest.raises(DataError, match=message):
+            write(made.label, made.sources, contract(), made.path)
+
+
 def test_what_highdicom_refuses_is_told_as_ours(tmp_path: Path) -> None:
     made = make(tmp_path, Plan())
     changed(made, lambda data: setattr(data, "SOPClassUID", "1.2.3.4"))

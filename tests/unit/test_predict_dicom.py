@@ -151,6 +151,20 @@ def test_a_missing_extra_is_told_before_anything_is_computed(
     assert predict(source, tmp_path / "labels.nii.gz").output.exists()
 
 
+def test_images_that_share_one_uid_become_a_volume(tmp_path: Path) -> None:
+    import pydicom
+
+    source = write_series(tmp_path / "scan", Plan())
+    for path in source.iterdir():
+        data = pydicom.dcmread(path)
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+        data.save_as(path)
+    with pytest.raises(DataError, match="same SOPInstanceUID"):
+        predict(source, tmp_path / "seg.dcm")
+    volume = predict(source, tmp_path / "labels.nii.gz").output
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(volume)), expected(Plan()))
+
+
 @pytest.mark.skipif(not SERIES.is_dir(), reason="the shared DICOM examples are not here")
 def test_a_real_series_becomes_objects_that_others_read(tmp_path: Path) -> None:
     """Its anonymiser emptied study and series UID, its pixels are JPEG 2000."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import pydicom
 import SimpleITK as sitk
 from pydicom import Dataset
 
-from medstill.deploy.dicom.soundness import drop_unsound
+from medstill.deploy.dicom.completing import MADE_UP, NEEDED, complete
 from medstill.errors import DataError, GeometryError, UnreadableFileError
 from medstill.volumes.checks import truncated
 from medstill.volumes.dicom_frames import frame_headers
@@ -24,24 +23,6 @@ from medstill.volumes.geometry import array_CZYX
 from medstill.volumes.grids import GRID_TOLERANCE
 from medstill.volumes.records import LabelArray
 
-_LOG = logging.getLogger(__name__)
-
-_MAY_BE_EMPTY: Final = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-    "PositionReferenceIndicator",
-)
-"""What the standard demands, though without a value: scanners and anonymisers leave it out."""
-_NEEDED: Final = ("SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID")
-_MADE_UP: Final = ("StudyInstanceUID", "SeriesInstanceUID")
-"""What some anonymisers empty: another takes its place, the same for all objects of the images."""
 _OF_A_SLICE: Final = {
     "position": "ImagePositionPatient",
     "orientation": "ImageOrientationPatient",
@@ -56,8 +37,8 @@ _READ: Final = (
     "LossyImageCompression",
     "LossyImageCompressionRatio",
     "LossyImageCompressionMethod",
-    *_NEEDED,
-    *_MADE_UP,
+    *NEEDED,
+    *MADE_UP,
     *_OF_A_SLICE.values(),
 )
 
@@ -114,21 +95,11 @@ def read_sources(paths: Sequence[Path], label: sitk.Image) -> Sources:
 
     Raises:
         UnreadableFileError: A file is truncated or damaged.
-        DataError: An object lacks what the standard demands.
+        DataError: An object lacks what the standard demands, or several have one UID.
         GeometryError: The label map lies on another grid than the images.
     """
     datasets = [_read(path, whole=not index) for index, path in enumerate(paths)]
-    dropped = [drop_unsound(dataset) for dataset in datasets]
-    if dropped[0]:
-        _LOG.warning(
-            "The images in '%s' have values that the standard does not allow: %s. They are left "
-            "out of what is written.",
-            paths[0].parent,
-            ", ".join(dropped[0]),
-        )
-    for dataset, path in zip(datasets, paths, strict=True):
-        _complete(dataset, path)
-    _make_up(datasets, paths[0].parent)
+    complete(datasets, paths)
     headers = [
         (dataset, header)
         for dataset, path in zip(datasets, paths, strict=True)
@@ -200,40 +171,6 @@ def _read(path: Path, *, whole: bool) -> Dataset:
     except (OSError, ValueError, LookupError, AttributeError, NotImplementedError) as error:
         raise truncated(path, "a whole DICOM object", str(error)[:200]) from error
     return dataset
-
-
-def _complete(dataset: Dataset, path: Path) -> None:
-    meta = dataset.file_meta
-    dataset.SOPClassUID = dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
-    dataset.SOPInstanceUID = dataset.get("SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID")
-    missing = [
-        name for name in ("SOPClassUID", "SOPInstanceUID", *_NEEDED) if not dataset.get(name)
-    ]
-    if missing:
-        raise DataError(
-            f"'{path}' lacks {', '.join(missing)}: expected it in every DICOM image with a place "
-            "in space; without it nothing can refer to the image. Write another format "
-            "(--format nifti), or have the series repaired."
-        )
-    for name in _MAY_BE_EMPTY:
-        if name not in dataset:
-            setattr(dataset, name, None)
-
-
-def _make_up(datasets: Sequence[Dataset], folder: Path) -> None:
-    instances = sorted(dataset.SOPInstanceUID for dataset in datasets)
-    lacking = [name for name in _MADE_UP if not all(data.get(name) for data in datasets)]
-    for name in lacking:
-        uid = pydicom.uid.generate_uid(entropy_srcs=[name, *instances])
-        for dataset in datasets:
-            setattr(dataset, name, uid)
-    if lacking:
-        _LOG.warning(
-            "The images in '%s' lack %s: made-up ones stand in what is written, so an archive "
-            "will not file it beside them.",
-            folder,
-            " and ".join(lacking),
-        )
 
 
 def _headers(dataset: Dataset, path: Path) -> tuple[Slice, ...]:
