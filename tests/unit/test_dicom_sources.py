@@ -125,6 +125,11 @@ UNSOUND = {
     "StudyID": ("SH", b"a" * 30),
     "AccessionNumber": ("SH", b"a\\b "),
     "SeriesNumber": ("IS", b"abc "),
+    "PatientName": ("PN", b"Doe\x01^Jane "),
+    "PatientID": ("LO", b"47\t11 "),
+    "StudyDescription": ("LO", b"Abdomen\r\nnative"),
+    "ReferringPhysicianName": ("PN", b"Roe\x7f^Richard "),
+    "PatientComments": ("LT", b"one\x0btwo "),
     "SliceThickness": ("DS", b"x "),
 }
 
@@ -150,6 +155,31 @@ def test_values_that_the_standard_does_not_allow_are_left_out(
         assert errors_of(write(made.label, made.sources, contract(), made.path)) == []
         assert f"values that the standard does not allow: {keyword}. They are" in caplog.text
         assert not pydicom.dcmread(made.path).get(keyword) or keyword == "SeriesNumber"
+
+
+def test_a_sequence_with_control_characters_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = make(tmp_path, Plan())
+
+    def hide(data: Any) -> None:
+        item = pydicom.Dataset()
+        item.PatientID, item.TypeOfPatientID = "1\x022", "TEXT"
+        data.OtherPatientIDsSequence = [item]
+
+    changed(made, hide)
+    dicom.write_seg(made.label, made.sources, contract(), made.path)
+    assert "does not allow: OtherPatientIDsSequence." in caplog.text
+    assert "OtherPatientIDsSequence" not in pydicom.dcmread(made.path)
+
+
+def test_a_text_may_have_several_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = make(tmp_path, Plan())
+    changed(made, lambda data: setattr(data, "PatientComments", "one\r\ntwo\x0cthree"))
+    dicom.write_seg(made.label, made.sources, contract(), made.path)
+    assert caplog.text == ""
+    assert pydicom.dcmread(made.path).PatientComments == "one\r\ntwo\x0cthree"
+    assert errors_of(made.path) == []
 
 
 def test_sound_values_are_not_touched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
