@@ -151,6 +151,23 @@ def test_a_missing_extra_is_told_before_anything_is_computed(
     assert predict(source, tmp_path / "labels.nii.gz").output.exists()
 
 
+def test_a_warning_about_the_images_stands_once_for_all_objects(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import pydicom
+
+    for number in ("1", "2"):
+        source = write_series(tmp_path / number, Plan())
+        for path in source.iterdir():
+            data = pydicom.dcmread(path)
+            data.PatientName, data.StudyInstanceUID = "Doe\x01^Jane", ""
+            data.save_as(path)
+        predict(source, tmp_path / "out", format="dicom-seg", rtstruct=True, capture=True)
+    for number in ("1", "2"):
+        told = [text for text in caplog.messages if f"'{tmp_path / number}'" in text]
+        assert [text.split()[4] for text in told] == ["have", "lack"]
+
+
 def test_images_that_share_one_uid_become_a_volume(tmp_path: Path) -> None:
     import pydicom
 

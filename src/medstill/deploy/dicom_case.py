@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from medstill.deploy.cases import DICOM_SEG, NIFTI, CaseResult, PredictOptions, check_absent
+from medstill.deploy.dicom.telling import told_once
 from medstill.deploy.files import check_slices, probability_file
 from medstill.errors import DataError
 from medstill.storage import check_no_input
@@ -69,8 +70,9 @@ def predict_series(
     check_slices(label, source, image.image.GetSize()[2])
     found = segmenter(image.image)
     # The label comes last: where it is, the case is finished.
-    for output in outputs:
-        output.write(found, image)
+    with told_once():
+        for output in outputs:
+            output.write(found, image)
     return CaseResult(stem_of(source), label, found.volumes_ml, found.warnings)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -11,9 +10,8 @@ import pydicom
 from pydicom import Dataset
 
 from medstill.deploy.dicom.soundness import drop_unsound
+from medstill.deploy.dicom.telling import warn
 from medstill.errors import DataError
-
-_LOG = logging.getLogger(__name__)
 
 _MAY_BE_EMPTY: Final = (
     "PatientID",
@@ -45,11 +43,9 @@ def complete(datasets: Sequence[Dataset], paths: Sequence[Path]) -> None:
     """
     dropped = [drop_unsound(dataset) for dataset in datasets]
     if dropped[0]:
-        _LOG.warning(
-            "The images in '%s' have values that the standard does not allow: %s. They are left "
-            "out of what is written.",
-            paths[0].parent,
-            ", ".join(dropped[0]),
+        warn(
+            f"The images in '{paths[0].parent}' have values that the standard does not allow: "
+            f"{', '.join(dropped[0])}. They are left out of what is written."
         )
     for dataset, path in zip(datasets, paths, strict=True):
         _complete(dataset, path)
@@ -81,11 +77,9 @@ def _make_up(datasets: Sequence[Dataset], folder: Path) -> None:
         for dataset in datasets:
             setattr(dataset, name, uid)
     if lacking:
-        _LOG.warning(
-            "The images in '%s' lack %s: made-up ones stand in what is written, so an archive "
-            "will not file it beside them.",
-            folder,
-            " and ".join(lacking),
+        warn(
+            f"The images in '{folder}' lack {' and '.join(lacking)}: made-up ones stand in what "
+            "is written, so an archive will not file it beside them."
         )
 
 
