@@ -185,6 +185,39 @@ def test_orientation_by_frame_is_understood(tmp_path: Path) -> None:
     assert made.seg.get_volume(combine_segments=True).array.sum() == made.values.sum()
 
 
+def _drifted(data: Any) -> None:
+    """Beside the normal by up to 0.72 mm of 1.5 mm pixels, in uneven steps, turned by 1/1250."""
+    height = round((float(data.ImagePositionPatient[2]) + 100.0) / 3.0)
+    data.ImagePositionPatient[0] = f"{-40.25 + 0.18 * height:.2f}"
+    data.ImagePositionPatient[2] = f"{-100.0 + 3.0 * height + (0.2 if height == 2 else 0.0):.2f}"
+    if height:
+        data.ImageOrientationPatient = ["1", "0.0008", "0", "-0.0008", "1", "0"]
+
+
+@pytest.mark.parametrize("write", ["write_seg", "write_rtstruct", "write_capture"])
+def test_slices_that_are_read_are_written_to(tmp_path: Path, write: str) -> None:
+    """The label map was made of exactly these, so each lies on its own slice."""
+    made = make(tmp_path, Plan(size=(5, 17, 400), shuffled=True))
+    changed(made, _drifted)
+    found = read_series(choose_series(tmp_path / "series"))
+    assert found.sources == made.sources
+    label = sitk.Image(made.label)
+    label.CopyInformation(found.image)
+    shuffled = [found.sources[index] for index in (3, 0, 4, 1, 2)]
+    getattr(dicom, write)(label, shuffled, contract(), made.path)
+    if write == "write_seg":
+        pixels = made.seg.get_pixels_by_source_instance(
+            [pydicom.dcmread(path).SOPInstanceUID for path in found.sources],
+            combine_segments=True,
+            ignore_spatial_locations=True,
+        )
+        np.testing.assert_array_equal(pixels, made.values)
+    for move in ((0.4, 0.0, 0.0), (0.0, -0.4, 0.0), (0.0, 0.0, 0.4)):
+        label.SetOrigin(np.add(found.image.GetOrigin(), move).tolist())
+        with pytest.raises(GeometryError, match="lies on another grid"):
+            getattr(dicom, write)(label, shuffled, contract(), made.path)
+
+
 @pytest.mark.parametrize("frames", [False, True], ids=["slices", "frames"])
 def test_a_label_map_on_another_grid_is_refused(tmp_path: Path, frames: bool) -> None:
     made = make(tmp_path, Plan(), frames=frames)

@@ -18,6 +18,8 @@ DUPLICATE_TOLERANCE_MM = 0.01
 """Slices nearer than this have the same position."""
 DIRECTION_TOLERANCE = 1e-3
 """How far a direction cosine may differ between the slices of a series."""
+SPACING_TOLERANCE = 1e-3
+"""How far the pixel spacing may differ between the slices of a series, as a share of it."""
 SHIFT_TOLERANCE = 0.5
 """How far a slice may lie beside the normal through the first, in units of the pixel spacing."""
 _RESCALE = {"slope": "RescaleSlope", "intercept": "RescaleIntercept"}
@@ -35,7 +37,7 @@ def check_alike(slices: Sequence[Slice], folder: Path) -> None:
     orientation = np.array(first.numbers("orientation", 6))
     for item in slices[1:]:
         if item.size != first.size or not np.allclose(
-            item.numbers("spacing", 2), first.numbers("spacing", 2), rtol=1e-3
+            item.numbers("spacing", 2), first.numbers("spacing", 2), rtol=SPACING_TOLERANCE
         ):
             raise GeometryError(
                 f"'{folder}' mixes slices of different size or pixel spacing: expected "

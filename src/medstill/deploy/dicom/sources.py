@@ -19,6 +19,12 @@ from medstill.errors import DataError, GeometryError, UnreadableFileError
 from medstill.volumes.checks import truncated
 from medstill.volumes.dicom_frames import frame_headers
 from medstill.volumes.dicom_headers import Slice, text_of
+from medstill.volumes.dicom_stack import (
+    DIRECTION_TOLERANCE,
+    SHIFT_TOLERANCE,
+    SPACING_TOLERANCE,
+    STEP_TOLERANCE,
+)
 from medstill.volumes.geometry import array_CZYX
 from medstill.volumes.grids import GRID_TOLERANCE
 from medstill.volumes.records import LabelArray
@@ -105,7 +111,7 @@ def read_sources(paths: Sequence[Path], label: sitk.Image) -> Sources:
         for dataset, path in zip(datasets, paths, strict=True)
         for header in _headers(dataset, path)
     ]
-    places = [_index_of(header, label) for _, header in headers]
+    places = _places([header for _, header in headers], label)
     if sorted(places) != list(range(label.GetSize()[2])):
         raise GeometryError(
             f"The label map has {label.GetSize()[2]} slices: expected one for each of the "
@@ -182,12 +188,32 @@ def _headers(dataset: Dataset, path: Path) -> tuple[Slice, ...]:
     return (Slice(path, tags, (int(dataset.Columns), int(dataset.Rows), 1)),)
 
 
-def _index_of(header: Slice, label: sitk.Image) -> int:
-    """Which slice of the label map lies on an image.
+def _places(headers: Sequence[Slice], label: sitk.Image) -> list[int]:
+    """Which slice of the label map lies on each image.
+
+    The grid of a series is that of the slice at its end. The others may lie beside it, stretched
+    and turned by as much as reading them allows, and are still what the label map was made from.
 
     Raises:
         GeometryError: None does.
     """
+    found = [_place(header, label) for header in headers]
+    ends = (0, label.GetSize()[2] - 1)
+    is_grid = any(z in ends and apart <= GRID_TOLERANCE for z, apart in found)
+    for header, (z, apart) in zip(headers, found, strict=True):
+        fits = apart <= GRID_TOLERANCE or (is_grid and _is_as_read(header, label, z))
+        if header.size[:2] != label.GetSize()[:2] or not fits:
+            raise GeometryError(
+                f"The label map lies on another grid than '{header.path}' ({header.name}): "
+                f"expected {header.size[:2]} pixels and corners within {GRID_TOLERANCE:g} voxel, "
+                f"found {label.GetSize()[:2]} and {apart:.3g}. Give the label map in the geometry "
+                "of the images that it was made from."
+            )
+    return [z for z, _ in found]
+
+
+def _place(header: Slice, label: sitk.Image) -> tuple[int, float]:
+    """The slice of the label map at an image, and how far its corners lie apart, in voxels."""
     position = np.array(header.numbers("position", 3))
     row, column = np.reshape(header.numbers("orientation", 6), (2, 3))
     down_mm, across_mm = header.numbers("spacing", 2)
@@ -203,14 +229,28 @@ def _index_of(header: Slice, label: sitk.Image) -> int:
         float(np.abs(np.subtract(index, (*corner, z))).max())
         for index, (corner, _) in zip(found, corners, strict=True)
     )
-    if header.size[:2] != label.GetSize()[:2] or apart > GRID_TOLERANCE:
-        raise GeometryError(
-            f"The label map lies on another grid than '{header.path}' ({header.name}): expected "
-            f"{header.size[:2]} pixels and corners within {GRID_TOLERANCE:g} voxel, found "
-            f"{label.GetSize()[:2]} and {apart:.3g}. Give the label map in the geometry of the "
-            "images that it was made from."
-        )
-    return z
+    return z, apart
+
+
+def _is_as_read(header: Slice, label: sitk.Image, z: int) -> bool:
+    """Whether an image lies on a slice within what `volumes.dicom_stack` allows in a series.
+
+    That compares with any one of the slices, so two of them may differ by twice as much.
+    """
+    spacing_mm = np.array(label.GetSpacing())
+    axes = np.reshape(label.GetDirection(), (3, 3)).T
+    turned = np.abs(np.reshape(header.numbers("orientation", 6), (2, 3)) - axes[:2]).max()
+    stretched = np.abs(header.numbers("spacing", 2) / spacing_mm[1::-1] - 1).max()
+    index = label.TransformPhysicalPointToContinuousIndex(header.numbers("position", 3))
+    beside_mm = np.hypot(*(np.array(index) * spacing_mm)[:2])
+    depth_mm = label.GetSize()[2] * spacing_mm[2]
+    most_mm = SHIFT_TOLERANCE * spacing_mm[:2].min() + 2 * DIRECTION_TOLERANCE * depth_mm
+    return bool(
+        turned <= 2 * DIRECTION_TOLERANCE
+        and stretched <= 2 * SPACING_TOLERANCE
+        and beside_mm <= most_mm
+        and abs(index[2] - z) <= 1.1 * STEP_TOLERANCE
+    )
 
 
 def _share(dataset: Dataset, first: Dataset, step_mm: float) -> None:
