@@ -18,8 +18,8 @@ from medstill.volumes.records import FloatArray, Geometry, LabelArray
 
 _FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 _MOST_INTERPOLATED_LABELS = 32
-MOST_COARSER = 60.0
-"""How many times as coarse an image may become: ITK's Gaussian is NaN from about 64 on."""
+MOST_COARSER = 62.0
+"""How many times as coarse an image may become: ITK's Gaussian is NaN from 63 on."""
 
 
 def resample_image(image: sitk.Image, grid: Geometry) -> FloatArray:
