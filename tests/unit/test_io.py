@@ -69,6 +69,15 @@ def test_a_volume_comes_back_with_its_values_and_geometry(tmp_path: Path, suffix
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("name", ["a.nii.gz.nii.gz", "a.nii.gz.b.nii.gz", "a.nii.nii", "a.mha.mha"])
+def test_an_ending_within_a_name_is_a_part_of_it(tmp_path: Path, name: str) -> None:
+    image = sitk.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    write_image(image, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    read = sitk.GetArrayFromImage(read_image(tmp_path / name))
+    np.testing.assert_array_equal(read, sitk.GetArrayFromImage(image))
+
+
 def test_a_header_with_its_own_data_file_is_read(tmp_path: Path) -> None:
     sitk.WriteImage(volume(), str(tmp_path / "a.mhd"))
     np.testing.assert_array_equal(array(read_image(tmp_path / "a.mhd")), array(volume()))

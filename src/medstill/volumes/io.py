@@ -205,9 +205,11 @@ def write_image(image: sitk.Image, path: Path) -> None:
     if suffix in FLAT_SUFFIXES:
         image = _only_slice(image, path)
     with atomic(path) as draft:
+        # ITK cuts `a.nii.gz.nii.gz` at the first ending, and writes another file.
+        plain = draft.with_name(f"image{suffix}")
         try:
-            sitk.WriteImage(image, str(draft), suffix not in (".nii", ".jpg", ".jpeg"))
-            _check_written(draft, image, suffix)
+            sitk.WriteImage(image, str(plain), suffix not in (".nii", ".jpg", ".jpeg"))
+            _check_written(plain, image, suffix)
         except (RuntimeError, DataError) as error:
             cut = isinstance(error, DataError)
             found = "what came to the disk is not what was written" if cut else reason(error)
@@ -215,6 +217,7 @@ def write_image(image: sitk.Image, path: Path) -> None:
                 f"'{path}' could not be written ({found}). Check the free space of that "
                 f"disk, and that '{suffix}' holds {image.GetPixelIDTypeAsString()}."
             ) from error
+        plain.replace(draft)
 
 
 def _check_written(draft: Path, image: sitk.Image, suffix: str) -> None:
