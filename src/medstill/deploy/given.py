@@ -41,16 +41,15 @@ def scan_of_array(array: Any, channels: int, spacing_zyx_mm: Any) -> Arriving:
     """A scan of raw values `(Z, Y, X)`, or `(C, Z, Y, X)` of several channels, in LPS.
 
     Args:
-        array: A NumPy array, or what NumPy takes for one without a loop over its numbers.
+        array: What `demand_array` lets pass.
         channels: Of the model.
         spacing_zyx_mm: Distance of neighbouring voxels along z, y and x.
 
     Raises:
-        ShapeError: It is no array, or has other axes, or one without voxels.
+        ShapeError: It has other axes, or one without voxels.
         GeometryError: The spacing is not three positive numbers.
         IntensityError: Its values are no numbers, or not finite.
     """
-    demand_array(array)
     values = np.asarray(array)
     _check_axes(values.shape, channels)
     steps_mm = _spacing(spacing_zyx_mm)
@@ -66,7 +65,7 @@ def scan_of_array(array: Any, channels: int, spacing_zyx_mm: Any) -> Arriving:
 
 
 def demand_array(given: Any) -> None:
-    """Demand what NumPy takes for an array without a loop over its numbers.
+    """Demand a NumPy array, or what NumPy takes for one without a loop over its numbers.
 
     Raises:
         ShapeError: It is something else.

@@ -95,17 +95,15 @@ def read_content(path: Path) -> bytes:
             "Give the .onnx file that 'medstill export' wrote."
         )
     try:
-        if path.stat().st_size > MOST_BYTES:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
             raise _refused(path, f"larger than {MOST_BYTES} bytes")
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            return file.read(size)
     except OSError as error:
         raise ModelFileError(
             f"'{path}' cannot be read: {error.strerror}. Check the file and its permissions."
         ) from error
-    if len(content) > MOST_BYTES:
-        raise _refused(path, f"larger than {MOST_BYTES} bytes")
-    return content
 
 
 def text_of(content: bytes, path: Path) -> ModelText:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from medstill.errors import GeometryError, require
 from medstill.volumes.checks import truncated
-from medstill.volumes.dicom_headers import Slice, text_of
+from medstill.volumes.dicom_headers import RESCALE, Slice, text_of
 from medstill.volumes.dicom_pixels import read_pixels
 from medstill.volumes.dicom_stack import check_alike, sorted_along_normal
 
@@ -39,7 +39,6 @@ _PIXELS = {
     "bits_stored": "BitsStored",
     "bits_allocated": "BitsAllocated",
 }
-_RESCALE = {"slope": "RescaleSlope", "intercept": "RescaleIntercept"}
 
 
 def read_frames(header: Slice) -> sitk.Image:
@@ -83,10 +82,10 @@ def _decoded(dataset: Dataset) -> dict[str, str]:
     """What decides how GDCM decodes the object: all frames by the first rescale that it finds."""
     shared = _first(dataset, "SharedFunctionalGroupsSequence")
     first = _first(dataset, "PerFrameFunctionalGroupsSequence")
-    group = "PixelValueTransformationSequence"
+    group = _GROUPS["slope"][0]
     rescale = _first(shared, group) or _first(first, group) or dataset
     found = {name: dataset.get(keyword) for name, keyword in _PIXELS.items()}
-    found |= {name: rescale.get(keyword) for name, keyword in _RESCALE.items()}
+    found |= {name: rescale.get(keyword) for name, keyword in RESCALE.items()}
     return {name: str(value) for name, value in found.items() if value is not None}
 
 

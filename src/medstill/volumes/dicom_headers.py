@@ -32,6 +32,8 @@ TAGS = {
     "bits_stored": "0028|0101",
     "bits_allocated": "0028|0100",
 }
+RESCALE = {"slope": "RescaleSlope", "intercept": "RescaleIntercept"}
+"""Names in `TAGS` -> keywords of the standard."""
 PIXEL_TAGS = ("slope", "intercept", "signed", "bits_stored", "bits_allocated")
 """What decides which pixel type GDCM gives a file; a slice that lacks one is another kind."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medstill.errors import GeometryError
-from medstill.volumes.dicom_headers import Slice
+from medstill.volumes.dicom_headers import RESCALE, Slice
 
 STEP_TOLERANCE = 0.1
 """How far a step between slices may differ from the median step, as a share of it."""
@@ -22,7 +22,6 @@ SPACING_TOLERANCE = 1e-3
 """How far the pixel spacing may differ between the slices of a series, as a share of it."""
 SHIFT_TOLERANCE = 0.5
 """How far a slice may lie beside the normal through the first, in units of the pixel spacing."""
-_RESCALE = {"slope": "RescaleSlope", "intercept": "RescaleIntercept"}
 
 
 def check_alike(slices: Sequence[Slice], folder: Path) -> None:
@@ -63,7 +62,7 @@ def check_alike(slices: Sequence[Slice], folder: Path) -> None:
 
 
 def _check_rescaled(slices: Sequence[Slice], folder: Path) -> None:
-    for name, tag in _RESCALE.items():
+    for name, tag in RESCALE.items():
         with_it = [item for item in slices if item.tags.get(name)]
         without = [item for item in slices if not item.tags.get(name)]
         if with_it and without:
